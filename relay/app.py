@@ -1,0 +1,231 @@
+"""The wiring: settings and providers in, an ASGI app out. The only place where all parts know of each other."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import gc
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+
+from relay import __version__
+from relay.clock import unix_ms
+from relay.contract import Provider
+from relay.forwarding import Forwarding, ForwardingRules, Lane
+from relay.metrics import Metrics
+from relay.openanalytics import OpenAnalytics
+from relay.operating import Disk, Keeper, Retention, chores, remap
+from relay.receiving import PREFIX, Limits, Receive, Receiver, Scope, Send
+from relay.settings import Settings
+from relay.sources import Destination
+from relay.store import open_store, sqlite_path
+from relay.store.base import Store, StoreUnavailableError
+from relay.store.schema import Outcome
+from relay.vault import Vault, key_file
+
+log = structlog.get_logger("relay")
+
+Clock = Callable[[], int]
+
+_ABOUT = """Webhooks of payment, CRM and e-mail providers become conversions in OpenAnalytics: each once, with the right
+amount, time and user, and no personal data."""
+_DAY_MS = 86_400_000
+
+
+class RelayApp(FastAPI):
+    """FastAPI for all but the hot path, which it never sees: its routing costs more than checking a signature."""
+
+    receiver: Receiver | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # type: ignore[override]
+        if self.receiver is not None and scope["type"] == "http" and scope["path"].startswith(PREFIX):
+            await self.receiver(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
+def open_vault(settings: Settings) -> Vault:
+    """The vault of the bodies at rest; without configured keys, one is made beside the database, and that is said."""
+    keys = [key.get_secret_value() for key in settings.encryption_keys]
+    if not keys:
+        path = key_path(settings)
+        key, is_new = key_file(path)
+        keys = [key]
+        if is_new:
+            log.warning("made a key for the bodies at rest: keep a copy, without it they cannot be read", file=str(path))
+    return Vault(keys)
+
+
+def key_path(settings: Settings) -> Path:
+    """Where the key file lies when no keys are configured."""
+    database = sqlite_path(settings.database_url.get_secret_value())
+    return database.with_name(database.name + ".key")
+
+
+@contextlib.contextmanager
+def alone(database: Path) -> Iterator[None]:
+    """Hold this SQLite file for one serving process. Raises `StoreUnavailableError` while another one serves it."""
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with database.with_name(database.name + ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            msg = f"another relay serves {database}: stop it, or set RELAY_DATABASE_URL to another file"
+            raise StoreUnavailableError(msg) from None
+        yield
+
+
+def make_lane(
+    destination: Destination, settings: Settings, *, store: Store, metrics: Metrics, clock: Clock, owner: str
+) -> tuple[Lane, OpenAnalytics]:
+    """The lane of a destination, and the client that it calls with."""
+    client = OpenAnalytics(
+        destination.base_url,
+        destination.project_id,
+        destination.api_key.get_secret_value(),
+        timeout_s=destination.timeout_s,
+        batch_body=destination.batch_body,
+        clock=clock,
+    )
+    rules = ForwardingRules(
+        batch_size=settings.batch_size,
+        give_up_after_ms=settings.give_up_after_days * _DAY_MS,
+        lease_ms=int(destination.timeout_s * 1000) + 60_000,
+    )
+    lane = Lane(destination.name, client=client, store=store, metrics=metrics, clock=clock, owner=owner, rules=rules)
+    return lane, client
+
+
+def create_app(settings: Settings, providers: Mapping[str, Provider], *, clock: Clock = unix_ms) -> RelayApp:
+    """The relay as an ASGI app. It opens the store and begins to forward when its lifespan starts."""
+    metrics = Metrics()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: RelayApp) -> AsyncIterator[None]:
+        async with contextlib.AsyncExitStack() as stack:
+            url = settings.database_url.get_secret_value()
+            stack.enter_context(alone(sqlite_path(url)))
+            store = await open_store(
+                url,
+                vault=open_vault(settings),
+                clock=clock,
+                hold=settings.in_doubt == "hold",
+                observe_group=metrics.commit_group.observe,
+            )
+            stack.push_async_callback(store.close)
+            owner = secrets.token_hex(8)
+            if doubted := await store.recover(owner=owner):
+                log.warning("batches were under way when the relay ended: they are in doubt", batches=doubted)
+            lanes = []
+            for destination in settings.destinations.values():
+                lane, client = make_lane(
+                    destination, settings, store=store, metrics=metrics, clock=clock, owner=owner
+                )
+                stack.push_async_callback(client.aclose)
+                lanes.append(lane)
+            forwarding = Forwarding(lanes)
+            disk = Disk(sqlite_path(url).parent, min_free_mb=settings.min_free_disk_mb)
+            keeper = Keeper(
+                store=store, metrics=metrics, clock=clock, wake=forwarding.wake, disk=disk,
+                retention=Retention(bodies_days=settings.retain_bodies_days, keys_days=settings.retain_keys_days),
+            )  # fmt: skip
+            app.receiver = Receiver(
+                sources=settings.sources, providers=providers, store=store, metrics=metrics, clock=clock,
+                wake=forwarding.wake,
+                limits=Limits(max_waiting=settings.max_waiting, trouble=disk.trouble,
+                              keep_bodies=settings.retain_bodies_days > 0),
+            )  # fmt: skip
+            app.state.store, app.state.keeper, app.state.disk = store, keeper, disk
+            await _map_parked(store, settings, providers)
+            forwarding.start()
+            stack.push_async_callback(forwarding.stop, within_s=settings.shutdown_s)
+            await stack.enter_async_context(chores(keeper))
+            gc.collect()
+            gc.freeze()
+            log.info("ready", sources=sorted(settings.sources), destinations=sorted(settings.destinations))
+            yield
+
+    app = RelayApp(title="Relay", description=_ABOUT, version=__version__, lifespan=lifespan, redoc_url=None)
+    _add_webhooks(app)
+    _add_health(app, settings, metrics)
+    return app
+
+
+async def _map_parked(store: Store, settings: Settings, providers: Mapping[str, Provider]) -> None:
+    """Deliveries that a mapper's bug parked are mapped at the start: the fix came with it."""
+    done = await remap(store, sources=settings.sources, providers=providers, outcomes=[Outcome.FAILED])
+    if done.deliveries:
+        log.warning("mapped parked deliveries again", deliveries=done.deliveries, events=done.events,
+                    still_parked=done.still_parked)  # fmt: skip
+
+
+def _add_webhooks(app: RelayApp) -> None:
+    """The hot path's entry in the OpenAPI page; requests are taken by `Receiver` before they get here."""
+
+    @app.post(
+        PREFIX + "{source}",
+        summary="Receive a provider's webhook",
+        tags=["webhooks"],
+        responses={
+            200: {"description": "Committed: accepted, duplicate, ignored, or kept until it can be mapped."},
+            401: {"description": "The signature is missing, wrong, or too old."},
+            404: {"description": "No source of this name has a secret."},
+            413: {"description": "The body is over the limit."},
+            429: {"description": "Not now. `Retry-After` says when."},
+        },
+    )
+    async def webhook(source: str, request: Request) -> Response:
+        del source, request
+        return Response(status_code=404)
+
+
+def _add_health(app: RelayApp, settings: Settings, metrics: Metrics) -> None:
+    @app.get("/healthz", summary="Is the process alive?", tags=["health"])
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok", "version": __version__}
+
+    @app.get(
+        "/readyz",
+        summary="Can webhooks be taken, and do events leave?",
+        tags=["health"],
+        responses={503: {"description": "Webhooks cannot be taken now; the body says why."}},
+    )
+    async def readyz() -> JSONResponse:
+        return await _ready(app, settings)
+
+    @app.get("/metrics", summary="Prometheus metrics", tags=["health"], response_class=Response)
+    async def prometheus() -> Response:
+        with contextlib.suppress(StoreUnavailableError):
+            await app.state.keeper.depths()
+        return Response(metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def _ready(app: RelayApp, settings: Settings) -> JSONResponse:
+    """503 only when webhooks cannot be taken; a destination that is away is told, and does not turn providers away."""
+    store: Store = app.state.store
+    trouble = app.state.disk.trouble()
+    outbox: list[dict[str, Any]] = []
+    destinations: dict[str, Any] = {}
+    try:
+        await store.check()
+        now_ms = unix_ms()
+        for depth in await store.depths():
+            age_s = None if depth.oldest_ms is None else max(0, now_ms - depth.oldest_ms) // 1000
+            outbox.append({"destination": depth.destination, "pending": depth.pending + depth.batched,
+                           "held": depth.held, "dead": depth.dead, "oldest_s": age_s})  # fmt: skip
+        for name in settings.destinations:
+            paused = (await store.destination(name)).paused
+            destinations[name] = {"state": "paused", "reason": paused} if paused else {"state": "open"}
+    except StoreUnavailableError as error:
+        trouble = str(error)
+    is_degraded = any(state["state"] == "paused" for state in destinations.values())
+    status = "unavailable" if trouble else "degraded" if is_degraded else "ok"
+    body = {"status": status, "reason": trouble, "outbox": outbox, "destinations": destinations, "pid": os.getpid()}
+    return JSONResponse(body, status_code=503 if trouble else 200)

@@ -1,0 +1,452 @@
+"""The command `relay`: what can be asked of it, in words; what is done stands in the modules of the same names.
+
+Only what a command needs is imported, and only when it runs, so that `relay --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from relay import outbox_cli, terminal
+from relay.outbox_cli import Json
+from relay.terminal import FOUND, WRONG, err, fail, out, own_name, show_json, warn
+
+if TYPE_CHECKING:
+    from relay.contract import Provider
+    from relay.samples import Case
+    from relay.settings import Settings
+    from relay.sources import Source
+
+app = typer.Typer(
+    name="relay",
+    help="Webhooks in, analytics events out: each fact once, with the right amount, and no personal data.",
+    epilog='A first look: "relay serve --demo". Settings are variables (.env, see .env.example) and relay.toml.',
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_LOUD = "bold black on yellow"
+_MARKS = {"ok": "[green]ok     [/]", "warning": "[bold yellow]warning[/]", "problem": "[bold red]problem[/]"}
+
+
+def main() -> None:
+    """The entry point."""
+    app()
+
+
+def _show_version(*, is_wanted: bool) -> None:
+    if is_wanted:
+        from relay import __version__  # noqa: PLC0415
+
+        out.print(f"relay {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def begin(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=lambda value: _show_version(is_wanted=value), is_eager=True,
+                           help="Print the version."),
+    ] = False,
+) -> None:  # fmt: skip
+    del version
+
+
+# --- serving ----------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def serve(
+    *,
+    demo: Annotated[
+        bool,
+        typer.Option("--demo", help="Without OAA_API_KEY: start a sandbox beside it, and send one sample purchase."),
+    ] = False,
+) -> None:
+    """Take webhooks and send what they say to your project, until Ctrl-C.
+
+    Needs OAA_API_KEY and OAA_PROJECT_ID, and the secret of a provider (RELAY_STRIPE_SECRET; "relay providers" lists
+    them). Listens on RELAY_HOST and RELAY_PORT, 127.0.0.1:8000 unless set.
+    """
+    providers = terminal.load_providers()
+    settings = terminal.load_settings(providers)
+    for words in settings.warnings:
+        warn(words)
+    if not settings.destinations and not demo:
+        fail("There is no destination. Set OAA_API_KEY and OAA_PROJECT_ID to send to your project, or try it with "
+             f'"{own_name()} serve --demo", which brings a sandbox.', code=WRONG)  # fmt: skip
+    from relay import logs, process  # noqa: PLC0415
+    from relay import demo as demonstration  # noqa: PLC0415
+
+    logs.configure(settings.log_format, settings.log_level)
+    is_demo = not settings.destinations
+    if not settings.sources and not is_demo:
+        _warn_that_no_source_is_on(providers)
+    try:
+        if is_demo:
+            terminal.run(demonstration.show(settings, providers, out=out, command=own_name()))
+        else:
+            terminal.run(process.serve_until_signal(settings, providers, started=_say_where))
+    except process.EndedError as error:
+        fail(str(error))
+
+
+def _warn_that_no_source_is_on(providers: dict[str, Provider]) -> None:
+    from relay.variables import secret_variable  # noqa: PLC0415
+
+    known = ", ".join(secret_variable(name) for name in providers)
+    err.print(f" NO SOURCE HAS A SECRET: every webhook is answered 404. Switch one on, and start again: {known} ",
+              style=_LOUD, markup=False)  # fmt: skip
+
+
+def _say_where(served: Any) -> None:
+    err.print(f"Listening on {served.url}", markup=False)
+
+
+@app.command()
+def sandbox(
+    *,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0: any free one.")] = 8001,
+    api_key: Annotated[
+        str | None, typer.Option(help="The only API key that it takes. Unset: any that begins with oa_.")
+    ] = None,
+    project: Annotated[str | None, typer.Option(help="The only project that it knows. Unset: any.")] = None,
+) -> None:
+    """Run a local events API that takes what the real one takes, shows it, and misbehaves when told.
+
+    GET /received shows the accepted events, DELETE /received forgets them, PUT /faults makes it fail, GET / tells more.
+    """
+    from relay import logs  # noqa: PLC0415
+    from relay import sandbox as events_api  # noqa: PLC0415
+    from relay import serving  # noqa: PLC0415
+
+    logs.configure("auto", "warning")
+
+    def started(served: serving.Served) -> None:
+        out.print(f"A sandbox of the events API listens on {served.url}; {served.url}/received shows what it took. "
+                  f"OAA_BASE_URL={served.url} makes a relay send there.", markup=False)  # fmt: skip
+
+    app = events_api.create_app(api_key=api_key, project_id=project)
+    try:
+        terminal.run(serving.serve(app, host=host, port=port, started=started))
+    except serving.StartError as error:
+        fail(f"{error}. Stop what listens there, or choose another --port (0: any free one).")
+
+
+# --- samples ----------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def send(  # noqa: PLR0912  one option after the other
+    provider: Annotated[str | None, typer.Argument(help="A provider (stripe), or one of your sources.")] = None,
+    kind: Annotated[
+        str | None, typer.Argument(metavar="[TYPE]", help="The provider's type (checkout.session.completed).")
+    ] = None,
+    *,
+    to: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="The relay, or its webhook's whole URL. Unset: RELAY_HOST:RELAY_PORT."),
+    ] = None,
+    secret: Annotated[
+        str | None, typer.Option(help="Sign with this. Unset: the source's first secret in the settings.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many to send, one after the other.")] = 1,
+    id: Annotated[  # noqa: A002  it is the option's name
+        str | None, typer.Option(help="The notification's id. The same one again is a repeat, which counts once.")
+    ] = None,
+    variant: Annotated[str | None, typer.Option(help="Another sample of this type; --list shows them.")] = None,
+    list_them: Annotated[bool, typer.Option("--list", help="List the samples instead.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Send signed samples, as the provider would: any mapped type, with fresh ids and the time of now.
+
+    Example: relay send stripe checkout.session.completed
+    """
+    providers = terminal.load_providers()
+    settings = terminal.load_settings(providers)
+    if list_them or provider is None:
+        if provider is None and not list_them:
+            fail(f'Of which provider? "{own_name()} send --list" lists all samples.', code=WRONG)
+        _list_samples(provider, kind, settings, providers, as_json=as_json)
+        return
+    source, known = _source_of(provider, settings, providers)
+    case = _case_of(known, kind, variant, settings)
+    slug = source.slug if source else known.name.replace("_", "-")
+    if secret is None:
+        if source is None:
+            from relay.variables import secret_variable  # noqa: PLC0415
+
+            fail(f"No source of {known.title} has a secret to sign with: set {secret_variable(known.name)}, or pass "
+                 "--secret.", code=WRONG)  # fmt: skip
+        secret = source.secrets[0].get_secret_value()
+    url = _webhook_url(to, slug, settings)
+    if case.is_test and source and source.test_destination is None:
+        warn("this sample is of the provider's test mode, which the source drops (RELAY_TEST_MODE)")
+    answers = _post_all(url, case, known, source, secret, count=count, id=id)
+    if as_json:
+        show_json(answers)
+    for answer in answers if not as_json else []:
+        out.print(f"{answer['status']} {answer['answer']}  {known.name} {case.type} {answer['id']}", markup=False)
+    if not all(200 <= answer["status"] < 300 for answer in answers):  # noqa: PLR2004
+        raise typer.Exit(FOUND)
+
+
+def _source_of(name: str, settings: Settings, providers: dict[str, Provider]) -> tuple[Source | None, Provider]:
+    """By slug, or by provider: then its first source, if it has one."""
+    from relay.tables import meant  # noqa: PLC0415
+
+    source = settings.sources.get(name) or next((s for s in settings.sources.values() if s.provider == name), None)
+    provider = providers.get(source.provider if source else name)
+    if provider is None:
+        known = [*settings.sources, *providers]
+        fail(f"No provider and no source is called {name!r}.{meant(name, known)} "
+             f'"{own_name()} providers" lists them.', code=WRONG)  # fmt: skip
+    return source, provider
+
+
+def _cases(provider: Provider, settings: Settings) -> list[Case]:
+    from relay import samples  # noqa: PLC0415
+
+    try:
+        return samples.cases_of(provider, settings.mappers_dir)
+    except samples.SampleError as error:
+        fail(str(error))
+
+
+def _case_of(provider: Provider, kind: str | None, variant: str | None, settings: Settings) -> Case:
+    from relay import samples  # noqa: PLC0415
+    from relay.tables import meant  # noqa: PLC0415
+
+    cases = _cases(provider, settings)
+    types = list(dict.fromkeys(case.type for case in cases))
+    if kind not in types:
+        asked = f"There is no sample of {kind!r}.{meant(kind, types)}" if kind else "Of which type?"
+        fail(f"{asked} {provider.title} has:\n  " + "\n  ".join(types or ["none"]), code=WRONG)
+    case = samples.choose(cases, kind, variant)
+    if case is None:
+        variants = [case.variant for case in cases if case.type == kind]
+        fail(f"{kind} has no variant {variant!r}.{meant(str(variant), variants)} It has: {', '.join(variants)}.",
+             code=WRONG)  # fmt: skip
+    return case
+
+
+def _webhook_url(to: str | None, slug: str, settings: Settings) -> str:
+    from urllib.parse import urlsplit  # noqa: PLC0415
+
+    base = (to or terminal.base_url(settings)).rstrip("/")
+    parts = urlsplit(base)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        fail(f"--to {to} is no URL; it begins with http:// or https://.", code=WRONG)
+    return base if parts.path else f"{base}/webhooks/{slug}"
+
+
+def _post_all(
+    url: str,
+    case: Case,
+    provider: Provider,
+    source: Source | None,
+    secret: str,
+    *,
+    count: int,
+    id: str | None,  # noqa: A002
+) -> list[dict[str, Any]]:
+    import secrets  # noqa: PLC0415
+    from dataclasses import replace  # noqa: PLC0415
+
+    import httpx  # noqa: PLC0415
+
+    from relay import samples  # noqa: PLC0415
+    from relay.clock import unix_ms  # noqa: PLC0415
+
+    answers: list[dict[str, Any]] = []
+    with httpx.Client(trust_env=not terminal.is_here(httpx.URL(url).host)) as http:
+        for _ in range(count):
+            now_ms = unix_ms()
+            try:
+                delivery = samples.fresh(case, id=id, now_ms=now_ms, token=secrets.token_hex(16))
+                delivery = replace(delivery, url=(source and source.public_url) or url)
+                headers = samples.signed(delivery, provider, secret, now_ms=now_ms)
+                answer = http.post(url, content=delivery.body, headers=headers)
+            except samples.SampleError as error:
+                fail(str(error), code=WRONG)
+            except httpx.HTTPError as error:
+                fail(f"No answer from {url}: {error}. Does the relay run there? --to names another address.")
+            answers.append({
+                "id": samples.notification_id(provider, delivery),
+                "status": answer.status_code,
+                "answer": answer.text,
+            })  # fmt: skip
+    return answers
+
+
+def _list_samples(
+    provider: str | None, kind: str | None, settings: Settings, providers: dict[str, Provider], *, as_json: bool
+) -> None:
+    chosen = [_source_of(provider, settings, providers)[1]] if provider else list(providers.values())
+    rows = [
+        {"provider": one.name, "type": case.type, "variant": case.variant, "about": case.about,
+         "option": one.optional.get(case.type)}
+        for one in chosen for case in _cases(one, settings) if kind in (None, case.type)
+    ]  # fmt: skip
+    if as_json:
+        show_json(rows)
+        return
+    for row in rows:
+        option = f" (opt-in: {row['option']})" if row["option"] else ""
+        out.print(f"{row['provider']} {row['type']} --variant {row['variant']}{option}", style="bold", markup=False)
+        out.print(f"    {row['about']}", markup=False)
+
+
+# --- looking ----------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def doctor(*, as_json: Json = False) -> None:
+    """Check everything between these settings and events that arrive, and say what to do. Changes nothing.
+
+    Looks at the settings, the secrets' shape, the store, its encryption, the disk, the destination and its key, the
+    clock, and the address to listen on. Exit code 1 where something is a problem.
+    """
+    from relay import registry, settings as settings_of  # noqa: PLC0415
+    from relay.clock import unix_ms  # noqa: PLC0415
+    from relay.doctor import Finding, Level, examine, problem  # noqa: PLC0415
+
+    async def all_findings() -> list[Finding]:
+        try:
+            providers = registry.load_providers(settings_of.mappers_dir())
+            settings = settings_of.load(providers)
+        except (registry.RegistryError, settings_of.SettingsError) as error:
+            subject = "providers" if isinstance(error, registry.RegistryError) else "settings"
+            found = [problem(subject, words, "") for words in error.problems]
+            for finding in found:
+                tell(finding)
+            return found
+        found = []
+        async for finding in examine(settings, providers, clock=unix_ms):
+            tell(finding)
+            found.append(finding)
+        return found
+
+    def tell(finding: Finding) -> None:
+        if not as_json:
+            out.print(_MARKS[finding.level], end=" ")
+            out.print(f"{finding.subject}: {finding.words}", markup=False)
+            if finding.remedy:
+                out.print(f"        → {finding.remedy}", markup=False)
+
+    findings = terminal.run(all_findings())
+    problems = sum(finding.level is Level.PROBLEM for finding in findings)
+    warnings = sum(finding.level is Level.WARNING for finding in findings)
+    if as_json:
+        from dataclasses import asdict  # noqa: PLC0415
+
+        show_json({"ok": not problems, "findings": [asdict(finding) for finding in findings]})
+    else:
+        out.print(f"\n{problems} problems, {warnings} warnings", style="bold")
+    if problems:
+        raise typer.Exit(FOUND)
+
+
+@app.command()
+def providers(
+    name: Annotated[str | None, typer.Argument(help="Only this one.")] = None, *, as_json: Json = False
+) -> None:
+    """List the providers: how to switch each one on, how it signs, and which of its types become events."""
+    from relay.tables import meant  # noqa: PLC0415
+
+    known = terminal.load_providers()
+    if name is not None and name not in known:
+        fail(f"No provider is called {name!r}.{meant(name, known)} There are: {', '.join(known)}.", code=WRONG)
+    rows = [_described(provider) for provider in known.values() if name in (None, provider.name)]
+    if as_json:
+        show_json(rows)
+        return
+    for row in rows:
+        out.print(f"{row['title']}  ({row['name']})", style="bold", markup=False)
+        lines = [("docs", row["docs"]), ("URL", row["path"]), ("signature", row["signature"])]
+        lines += [(setting["name"], setting["meaning"]) for setting in row["settings"]]
+        lines += [(f"  {option}", meaning) for option, meaning in row["options"].items()]
+        lines += [("mapped", " ".join(row["mapped"]))]
+        lines += [(f"with {option}", " ".join(types)) for option, types in row["optional"].items()]
+        lines += [("ignored", " ".join(row["ignored"]))] if row["ignored"] else []
+        for label, words in lines:
+            out.print(f"  {label:<24} {words}", markup=False)
+
+
+def _described(provider: Provider) -> dict[str, Any]:
+    from relay.sources import slug_of  # noqa: PLC0415
+    from relay.variables import enable_variable, secret_variable  # noqa: PLC0415
+
+    settings = [{"name": secret_variable(provider.name), "meaning": provider.secret.meaning}]
+    if provider.options:
+        words = ", ".join(provider.options)
+        settings.append({"name": enable_variable(provider.name), "meaning": f"Opt-in, separated by commas: {words}"})
+    return {
+        "name": provider.name,
+        "title": provider.title,
+        "docs": provider.docs,
+        "path": f"/webhooks/{slug_of(provider.name)}",
+        "signature": provider.verifier.family,
+        "settings": settings,
+        "options": dict(provider.options),
+        "mapped": sorted(kind for kind in provider.mappers if kind not in provider.optional),
+        "optional": {
+            option: sorted(kind for kind, needed in provider.optional.items() if needed == option)
+            for option in provider.options
+        },
+        "ignored": sorted(provider.ignored),
+    }
+
+
+@app.command(name="hash")
+def hash_(
+    email: Annotated[str, typer.Argument(metavar="E-MAIL", help="An e-mail address.")], *, as_json: Json = False
+) -> None:
+    """Show the user_id that the relay makes of an e-mail address, to compare with what your site sends.
+
+    The address is trimmed and put into lower case, nothing else: dots and plus-tags stay. Its SHA-256 in lower-case
+    hexadecimal is the user_id; with RELAY_HASH_KEY, its HMAC-SHA256 under that key.
+    """
+    from dataclasses import replace  # noqa: PLC0415
+
+    from relay.contract import Person  # noqa: PLC0415
+    from relay.identity import IdentityPolicy, hash_email, resolve  # noqa: PLC0415
+
+    settings = terminal.load_settings(terminal.load_providers())
+    policies = {slug: source.policy.identity_policy for slug, source in settings.sources.items()}
+    if not policies:
+        key = settings.hash_key.get_secret_value().encode() if settings.hash_key else None
+        policies = {"": IdentityPolicy(provider="", hash_key=key)}
+    if resolve(Person(email=email), {}, replace(next(iter(policies.values())), order=("email",))).user_id is None:
+        fail(f"{email!r} is no e-mail address of a person: the relay would look for another way to tell who it was.")
+    keys: dict[bytes | None, list[str]] = {}
+    for slug, policy in policies.items():
+        keys.setdefault(policy.hash_key, []).append(slug)
+    sent = [
+        {"user_id": hash_email(email, key), "hash": "HMAC-SHA256 with RELAY_HASH_KEY" if key else "SHA-256",
+         "sources": [slug for slug in slugs if slug]}
+        for key, slugs in keys.items()
+    ]  # fmt: skip
+    plain = hash_email(email)
+    if as_json:
+        show_json({"normalised": email.strip().lower(), "sent": sent, "sha256": plain})
+        return
+    out.print(f"{'address':<12} {email.strip().lower()}  (trimmed, in lower case)", markup=False)
+    for row in sent:
+        whose = f", for {', '.join(row['sources'])}" if len(sent) > 1 else ""
+        out.print(f"{'user_id':<12} {row['user_id']}  ({row['hash']}{whose})", markup=False)
+    if plain not in [row["user_id"] for row in sent]:
+        out.print(f"{'not sent':<12} {plain}  (SHA-256 without the key, to compare)", markup=False)
+
+
+app.add_typer(outbox_cli.outbox, name="outbox")
+app.add_typer(outbox_cli.dead, name="dead")
+app.command()(outbox_cli.remap)

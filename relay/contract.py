@@ -1,0 +1,385 @@
+"""The contract between a provider module and the relay.
+
+In: a `Delivery` (one HTTP POST, raw bytes). Out: `Notification`s, and from each of them `Draft`s (what happened, when,
+how much, who) and `Learned` facts (who stands behind an id). A provider is a value of `Provider`: data and small pure
+functions. Nothing here does I/O, reads a clock or knows a setting.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field as _field
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, Literal, Protocol
+
+import orjson
+
+EventType = Literal["conversion", "event", "identify"]
+Scalar = str | int | float | bool | Decimal
+
+MIB = 1024 * 1024
+
+
+class UnmappableError(ValueError):
+    """This notification cannot be mapped. The delivery is kept with this reason and mapped again after the fix."""
+
+
+# --- what arrives -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One HTTP request of a provider, as it arrived."""
+
+    body: bytes
+    #: Header names in lower case. A header that came twice holds both values, joined by ", ".
+    headers: Mapping[str, str]
+    #: The URL as the provider knows it (from the configuration, never from `Host`), query included.
+    url: str = ""
+    method: str = "POST"
+    #: The query string as it arrived, without the question mark.
+    query: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notification:
+    """One thing that a provider says: the unit that is mapped and counted once."""
+
+    #: The provider's own id (or one composed from it), unique within the source.
+    id: str
+    #: The provider's own word, as in `Provider.on`.
+    type: str
+    #: The parsed item: for most providers the whole JSON body.
+    body: Any
+    headers: Mapping[str, str]
+    #: The connected account within the source (Stripe Connect), or "". It is made part of every key by the relay.
+    account: str = ""
+    is_test: bool = False
+
+
+# --- what a mapper yields ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Person:
+    """Candidates for who it was. The source's identity policy picks one, and only a hash of it ever leaves."""
+
+    email: str | None = None
+    #: An id that the *site* gave (`client_reference_id` and its like): the best, where it equals the site's `identify`.
+    external_id: str | None = None
+    #: The provider's id of the customer: the last resort.
+    customer_id: str | None = None
+
+
+NOBODY = Person()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """What a draft becomes when an entity that it joins carries a mark, once per `once`."""
+
+    name: str
+    #: Taken in addition to the draft's own keys. Where it is taken already, the draft stays what it was.
+    once: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """One thing that happened, before it becomes an event of the events API. Make it with `conversion` or `event`."""
+
+    event_type: EventType
+    name: str
+    #: The keys of the business fact. One of them taken by an earlier draft makes this one a duplicate of it.
+    once: tuple[str, ...]
+    #: When it happened, by the provider's clock, in Unix milliseconds.
+    at_ms: int
+    person: Person = NOBODY
+    #: What was paid, in major units, tax included. Negative for money given back.
+    revenue: Decimal | None = None
+    #: ISO 4217, any case.
+    currency: str | None = None
+    #: The part of `revenue` that is tax, for users who count net.
+    tax: Decimal | None = None
+    url: str | None = None
+    #: Goes out as it is; None values are left out.
+    properties: Mapping[str, Scalar | None] = _field(default_factory=dict)
+    #: The provider's free metadata: only allow-listed keys go out, and the identity policy may read the person from it.
+    metadata: Mapping[str, Any] = _field(default_factory=dict)
+    #: Entities (`subscription:sub_1`) that may know the person and the attribution better, best first.
+    joins: tuple[str, ...] = ()
+    #: Until one of `joins` is known, the event waits in the store, up to the source's deadline.
+    waits: bool = False
+    #: By mark of a joined entity, what this draft becomes (the first payment after a trial).
+    variants: Mapping[str, Variant] = _field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learned:
+    """What a notification teaches about entities: who stands behind an id, where they came from. Kept as hashes only."""
+
+    #: Each of them gets to know the rest: `("customer:cus_1", "subscription:sub_1")`.
+    keys: tuple[str, ...]
+    person: Person = NOBODY
+    metadata: Mapping[str, Any] = _field(default_factory=dict)
+    #: Words that `Draft.variants` reacts to (`trial`).
+    marks: tuple[str, ...] = ()
+
+
+Mapper = Callable[[Notification], Iterable["Draft | Learned"]]
+
+
+def _once(keys: str | Sequence[str | None]) -> tuple[str, ...]:
+    found = (keys,) if isinstance(keys, str) else tuple(key for key in keys if key)
+    if not found or not all(found):
+        msg = "a draft needs at least one once key"
+        raise UnmappableError(msg)
+    return found
+
+
+def conversion(name: str, *, once: str | Sequence[str | None], at_ms: int, **rest: Any) -> Draft:
+    """A conversion of a person, with money (`revenue`, `currency`) where some moved. `rest`: the fields of `Draft`."""
+    return Draft(event_type="conversion", name=name, once=_once(once), at_ms=at_ms, **rest)
+
+
+def event(name: str, *, once: str | Sequence[str | None], at_ms: int, **rest: Any) -> Draft:
+    """Something that happened and is no conversion. `rest`: the fields of `Draft`."""
+    return Draft(event_type="event", name=name, once=_once(once), at_ms=at_ms, **rest)
+
+
+def identify(*, once: str | Sequence[str | None], at_ms: int, **rest: Any) -> Draft:
+    """Links a stable id to traits that are not personal. `rest`: the fields of `Draft`."""
+    return Draft(event_type="identify", name="identify", once=_once(once), at_ms=at_ms, **rest)
+
+
+# --- verification -----------------------------------------------------------------------------------------------------
+
+
+class Reason(StrEnum):
+    """Why a signature was refused. The value is what logs, metrics and pages show."""
+
+    MISSING = "missing"  #: the header (or field) that should carry the signature is not there
+    MALFORMED = "malformed"  #: it is there, but not of the provider's form
+    MISMATCH = "mismatch"  #: it does not fit the bytes under any of the source's secrets
+    STALE = "stale"  #: it fits, but was made too long ago
+    FUTURE = "future"  #: it fits, but claims to be made too far in the future
+    ERROR = "error"  #: the check itself failed on these bytes; counts as refused
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    #: Which of the source's secrets fitted, from 0: tells when an old one can be deleted.
+    secret: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    reason: Reason
+
+
+Verdict = Accepted | Refused
+
+
+class Verifier(Protocol):
+    """Checks the raw bytes in constant time. Both methods are pure; `verify` never raises, whatever the bytes."""
+
+    @property
+    def family(self) -> str:
+        """The signature family, in words, for `relay providers`."""
+        ...
+
+    @property
+    def tolerance_s(self) -> int | None:
+        """How far the signed time may lie from now, both ways; None where the provider signs no time."""
+        ...
+
+    def verify(
+        self, delivery: Delivery, secrets: Sequence[str], *, now_ms: int, tolerance_s: int | None = None
+    ) -> Verdict:
+        """Accept when any of the secrets fits. `tolerance_s` None means the provider's own."""
+        ...
+
+    def sign(self, delivery: Delivery, secret: str, *, now_ms: int) -> dict[str, str]:
+        """The headers with which the provider would send this delivery: for samples and tests."""
+        ...
+
+
+# --- readers: where a provider keeps its id and its type --------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One item of a delivery, before it has a type and an id."""
+
+    body: Any
+    headers: Mapping[str, str]
+
+
+Reader = Callable[[Item], str | None]
+
+
+def header(name: str) -> Reader:
+    """The value of a header."""
+    lower = name.lower()
+    return lambda item: item.headers.get(lower)
+
+
+def field(path: str) -> Reader:
+    """The value at a dotted path of the item's body, as text; None where it is missing, null or empty."""
+    steps = path.split(".")
+
+    def read(item: Item) -> str | None:
+        value = item.body
+        for step in steps:
+            if not isinstance(value, Mapping):
+                return None
+            value = value.get(step)
+        return str(value) if value not in (None, "") and not isinstance(value, (Mapping, list)) else None
+
+    return read
+
+
+def composed(*parts: Reader, separator: str = ":") -> Reader:
+    """Several values joined, for providers without an id of their own; None where the first is missing."""
+
+    def read(item: Item) -> str | None:
+        values = [part(item) for part in parts]
+        return separator.join(value or "" for value in values) if values and values[0] else None
+
+    return read
+
+
+def digest_of(body: Any) -> str:
+    """The id of an item that has none: a digest of all that it says, never a constant."""
+    raw = json.dumps(body, sort_keys=True, separators=(",", ":"), default=str).encode()
+    return "sha256:" + hashlib.sha256(raw).hexdigest()[:40]
+
+
+def parse_json(body: bytes) -> Any:
+    """JSON. Raises `UnmappableError` with the position where it is not."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        try:
+            return json.loads(body)  # accepts what orjson does not: lone surrogates, other Unicode encodings
+        except ValueError as error:
+            msg = f"the body is not JSON: {error}"
+            raise UnmappableError(msg) from None
+
+
+def _whole(body: Any) -> Sequence[Any]:
+    return (body,)
+
+
+def _no_account(_item: Item) -> str | None:
+    return None
+
+
+def _never(_item: Item) -> bool:
+    return False
+
+
+# --- the provider -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the provider gets back."""
+
+    status: int = 200
+    body: bytes = b"{}"
+    content_type: str = "application/json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretShape:
+    """What the secret of a source looks like, so that a wrong kind of key is told before the first webhook fails."""
+
+    #: Where to find it, in one sentence.
+    meaning: str
+    prefix: str = ""
+    #: By wrong prefix, what was pasted instead (`sk_`: an API key).
+    mistaken: Mapping[str, str] = _field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class Provider:
+    """A kind of sender. One module in `mappers/` defines one, named `provider`."""
+
+    #: The slug: `/webhooks/<name>`, `RELAY_<NAME>_SECRET`. Lower case letters, digits and underscores.
+    name: str
+    title: str
+    docs: str
+    verifier: Verifier
+    notification_type: Reader
+    #: None, or a reader that finds nothing: the digest of the item.
+    notification_id: Reader | None = None
+    secret: SecretShape
+    parse: Callable[[bytes], Any] = parse_json
+    #: The items of one delivery: one for most, many for array senders.
+    items: Callable[[Any], Sequence[Any]] = _whole
+    account: Reader = _no_account
+    is_test: Callable[[Item], bool] = _never
+    body_limit: int = MIB
+    #: Headers that carry a credential rather than a signature, in lower case: never stored.
+    credentials: tuple[str, ...] = ()
+    #: The answer to everything that was taken.
+    accepted: Answer = Answer()
+    #: The status for "later, please"; some providers drop the event on 5xx, some retry on nothing else.
+    overload_status: int = 429
+    #: Opt-in groups of types, by name, with what they add: `RELAY_<NAME>_ENABLE`.
+    options: Mapping[str, str] = _field(default_factory=dict)
+
+    mappers: dict[str, Mapper] = _field(default_factory=dict, init=False)
+    optional: dict[str, str] = _field(default_factory=dict, init=False)
+    ignored: set[str] = _field(default_factory=set, init=False)
+
+    def on(self, *types: str, option: str | None = None) -> Callable[[Mapper], Mapper]:
+        """Register a mapper for these types; with `option`, only for sources that enable it."""
+        if option is not None and option not in self.options:
+            msg = f"provider {self.name}: option {option!r} is not declared in options="
+            raise ValueError(msg)
+
+        def register(mapper: Mapper) -> Mapper:
+            for kind in types:
+                self._claim(kind)
+                self.mappers[kind] = mapper
+                if option is not None:
+                    self.optional[kind] = option
+            return mapper
+
+        return register
+
+    def ignores(self, *types: str) -> None:
+        """Known types that are left out on purpose (twins of mapped ones, for example): counted as ignored."""
+        for kind in types:
+            self._claim(kind)
+            self.ignored.add(kind)
+
+    def _claim(self, kind: str) -> None:
+        if kind in self.mappers or kind in self.ignored:
+            msg = f"provider {self.name}: type {kind!r} is registered twice"
+            raise ValueError(msg)
+
+    def split(self, delivery: Delivery) -> Sequence[Any]:
+        """The items of a verified delivery. Raises `UnmappableError` (and what `items` raises) on an unreadable body."""
+        return self.items(self.parse(delivery.body))
+
+    def notification(self, body: Any, headers: Mapping[str, str]) -> Notification:
+        """One item as a notification. Raises what the readers raise on an item that is not of the provider's form."""
+        item = Item(body, headers)
+        return Notification(
+            id=(self.notification_id(item) if self.notification_id else None) or digest_of(body),
+            type=self.notification_type(item) or "",
+            body=body,
+            headers=headers,
+            account=self.account(item) or "",
+            is_test=self.is_test(item),
+        )
+
+    def notifications(self, delivery: Delivery) -> Iterator[Notification]:
+        """All notifications of a verified delivery, for tests and tools; the relay itself takes them one by one."""
+        for body in self.split(delivery):
+            yield self.notification(body, delivery.headers)

@@ -1,0 +1,334 @@
+"""`relay doctor`: what stands between these settings and webhooks that arrive as events, and what to do about it.
+
+In: providers and settings. Out: findings, each ok, a warning or a problem. Nothing is changed: the store is opened
+beside a running relay and only read, and the destination gets a batch without events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from pathlib import Path
+
+import httpx
+from sqlalchemy import Connection, Engine, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from relay.app import key_path
+from relay.contract import Accepted, Delivery, Provider
+from relay.openanalytics import Check, Finding as Answer, OpenAnalytics
+from relay.settings import Settings
+from relay.sources import Destination, Source
+from relay.store import migrations, sqlite_path
+from relay.store.desk import Desk
+from relay.store.schema import deliveries
+from relay.store.sqlite import open_engine
+from relay.terminal import base_url, instant, is_here
+from relay.vault import Vault, VaultError, key_file
+from relay.variables import secret_variable
+
+Clock = Callable[[], int]
+
+_MB = 1_000_000
+_PATIENCE_S = 5.0
+#: A `Date` header tells whole seconds.
+_SKEW_OK_MS = 5_000
+_NOT_FOR_OTHERS = 0o077
+
+
+class Level(StrEnum):
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    level: Level
+    #: What was looked at: `store`, `source stripe`.
+    subject: str
+    #: What was seen, in one sentence.
+    words: str
+    #: What to do about it; empty where all is well.
+    remedy: str = ""
+
+
+def ok(subject: str, words: str) -> Finding:
+    return Finding(level=Level.OK, subject=subject, words=words)
+
+
+def warning(subject: str, words: str, remedy: str) -> Finding:
+    return Finding(level=Level.WARNING, subject=subject, words=words, remedy=remedy)
+
+
+def problem(subject: str, words: str, remedy: str) -> Finding:
+    return Finding(level=Level.PROBLEM, subject=subject, words=words, remedy=remedy)
+
+
+async def examine(settings: Settings, providers: Mapping[str, Provider], *, clock: Clock) -> AsyncIterator[Finding]:
+    """Everything, in the order in which it matters."""
+    yield ok("settings", "they are valid")
+    for words in settings.warnings:
+        yield warning("settings", words, "Correct it, if it is not meant.")
+    for finding in _sources(settings, providers, now_ms=clock()):
+        yield finding
+    for finding in await asyncio.to_thread(lambda: [*_disk(settings), *_store(settings)]):
+        yield finding
+    if not settings.destinations:
+        yield problem(
+            "destination",
+            "there is none, so no event can leave",
+            "Set OAA_API_KEY and OAA_PROJECT_ID; to try without, use the sandbox of relay serve --demo.",
+        )
+    for destination in settings.destinations.values():
+        yield await _destination(destination)
+        yield await _skew(destination, clock)
+    yield await _address(settings)
+
+
+# --- sources ----------------------------------------------------------------------------------------------------------
+
+
+def _sources(settings: Settings, providers: Mapping[str, Provider], *, now_ms: int) -> Iterator[Finding]:
+    if not settings.sources:
+        known = ", ".join(secret_variable(name) for name in providers)
+        yield warning("sources", "none is switched on, so no webhook is taken", f"Set the secret of one: {known}.")
+    for source in settings.sources.values():
+        yield _source(source, providers[source.provider], now_ms=now_ms)
+
+
+def _source(source: Source, provider: Provider, *, now_ms: int) -> Finding:
+    subject = f"source {source.slug}"
+    probe = Delivery(body=b"{}", headers={"content-type": "application/json"}, url=source.public_url or "")
+    moved = Delivery(body=probe.body, headers=probe.headers, url="https://elsewhere.example/webhooks")
+    for number, secret in enumerate(source.secrets, 1):
+        text = secret.get_secret_value()
+        try:
+            signature = provider.verifier.sign(probe, text, now_ms=now_ms)
+            signs_url = signature != provider.verifier.sign(moved, text, now_ms=now_ms)
+            headers = {**probe.headers, **{name.lower(): value for name, value in signature.items()}}
+            signed = Delivery(body=probe.body, headers=headers, url=probe.url)
+            fits = isinstance(provider.verifier.verify(signed, [text], now_ms=now_ms), Accepted)
+        except Exception as error:  # noqa: BLE001  whatever a verifier makes of a wrong kind of secret
+            return problem(subject, f"secret {number} cannot be used: {type(error).__name__}", provider.secret.meaning)
+        if not fits:
+            return problem(subject, f"secret {number} cannot check a signature", provider.secret.meaning)
+        if signs_url and not source.public_url:
+            return problem(
+                subject,
+                f"{provider.title} signs the URL that it calls, and the relay is not told what that is",
+                "Set RELAY_PUBLIC_URL, or public_url of this source in relay.toml, to the URL as typed at the provider.",
+            )
+    count = f"{len(source.secrets)} secrets" if len(source.secrets) > 1 else "1 secret"
+    test = "dropped" if source.test_destination is None else f"sent to {source.test_destination}"
+    return ok(subject, f"{count}, events go to {source.destination}, those of test mode are {test}")
+
+
+# --- store ------------------------------------------------------------------------------------------------------------
+
+
+def _disk(settings: Settings) -> Iterator[Finding]:
+    folder = sqlite_path(settings.database_url.get_secret_value()).absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free // _MB
+    words = f"{free} MB are free at {folder}"
+    if free < settings.min_free_disk_mb:
+        yield problem(
+            "disk",
+            f"{words}; below {settings.min_free_disk_mb} MB providers are told to come later",
+            "Make room, or lower RELAY_MIN_FREE_DISK_MB or RELAY_RETAIN_BODIES_DAYS.",
+        )
+    elif free < 2 * settings.min_free_disk_mb:
+        yield warning("disk", f"{words}; below {settings.min_free_disk_mb} MB nothing is taken any more", "Make room.")
+    else:
+        yield ok("disk", words)
+
+
+def _store(settings: Settings) -> Iterator[Finding]:
+    path = sqlite_path(settings.database_url.get_secret_value())
+    if not path.exists():
+        yield from _store_to_be(path)
+        return
+    engine, reading = open_engine(path), open_engine(path, reading=True)
+    try:
+        yield _writable(engine, path)
+        with reading.connect() as connection:
+            if migrations.pending(connection):
+                yield warning("store", "its tables are not those of this version", "relay serve migrates at its start.")
+                return
+            yield ok("store", "its tables are those of this version")
+            yield _bodies(connection, settings)
+            yield from _outbox(connection)
+    except (OSError, SQLAlchemyError) as error:
+        yield problem("store", f"{path} cannot be read: {getattr(error, 'orig', None) or error}", "See that it can.")
+    finally:
+        engine.dispose()
+        reading.dispose()
+
+
+def _store_to_be(path: Path) -> Iterator[Finding]:
+    folder = path.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    try:
+        probe = folder / f".{path.name}.probe"
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        yield problem(
+            "store",
+            f"{path} is not there and cannot be made: {error.strerror} in {folder}",
+            "Let the relay's user write there, or set RELAY_DATABASE_URL to another file.",
+        )
+    else:
+        yield ok("store", f"{path} is not there yet; relay serve makes it")
+
+
+def _writable(engine: Engine, path: Path) -> Finding:
+    """Begins to write and leaves it at that; a running relay waits for a moment at most."""
+    try:
+        with engine.connect() as connection:
+            connection.execute(select(1))
+            connection.rollback()
+    except SQLAlchemyError as error:
+        return problem(
+            "store",
+            f"{path} cannot be written: {getattr(error, 'orig', None) or error}",
+            "Let the relay's user write the file and its folder; see that nothing else holds it locked.",
+        )
+    return ok("store", f"{path} can be written")
+
+
+def _bodies(connection: Connection, settings: Settings) -> Finding:
+    subject = "encryption"
+    remedy = "Put back the key that it was written with: into RELAY_ENCRYPTION_KEYS behind the new one, or as the file."
+    path = key_path(settings)
+    try:
+        if settings.encryption_keys:
+            vault = Vault([key.get_secret_value() for key in settings.encryption_keys])
+        elif path.exists():
+            vault = Vault([key_file(path)[0]])
+        else:
+            return problem(subject, f"the key file {path} is missing", remedy)
+        newest = connection.execute(
+            select(deliveries.c.id, deliveries.c.content)
+            .where(deliveries.c.content.is_not(None))
+            .order_by(deliveries.c.id.desc())
+            .limit(1)
+        ).first()
+        if newest is not None:
+            vault.open(newest.content, row=newest.id)
+    except (OSError, VaultError) as error:
+        return problem(subject, f"the newest body at rest does not open: {error}", remedy)
+    if not settings.encryption_keys and path.stat().st_mode & _NOT_FOR_OTHERS:
+        return warning(subject, f"the key file {path} is readable for others", f"chmod 600 {path}")
+    return ok(subject, "no body is kept yet" if newest is None else "the key opens the newest body at rest")
+
+
+def _outbox(connection: Connection) -> Iterator[Finding]:
+    for depth in Desk(dialect="sqlite", vault=Vault([bytes(32)])).depths(connection):
+        subject = f"outbox {depth.destination}"
+        if depth.held:
+            yield warning(
+                subject, f"{depth.held} events are in doubt and held", 'See "relay outbox", and release their batches.'
+            )
+        if depth.dead:
+            yield warning(
+                subject, f"{depth.dead} dead letters", 'See "relay dead list"; resend them when the reason is gone.'
+            )
+        pending = depth.pending + depth.batched - depth.held
+        since = f", the oldest since {instant(depth.oldest_ms)}" if depth.oldest_ms else ""
+        yield ok(subject, f"{pending} events are not yet accepted{since}" if pending else "nothing is left to send")
+
+
+# --- the network ------------------------------------------------------------------------------------------------------
+
+
+async def _destination(destination: Destination) -> Finding:
+    subject = f"destination {destination.name}"
+    client = OpenAnalytics(
+        destination.base_url,
+        destination.project_id,
+        destination.api_key.get_secret_value(),
+        timeout_s=destination.timeout_s,
+        batch_body=destination.batch_body,
+    )
+    async with client:
+        check = await client.check()
+    return _judged(subject, destination, check)
+
+
+def _judged(subject: str, destination: Destination, check: Check) -> Finding:
+    where = destination.base_url
+    match check.finding:
+        case Answer.READY:
+            return ok(subject, f"{where} {check.words}")
+        case Answer.KEY_REFUSED:
+            remedy = "Copy the API key of this project again (OAA_API_KEY, or api_key in relay.toml)."
+            return problem(subject, f"{where} refuses the key: {check.words}", remedy)
+        case Answer.NOT_FOUND:
+            remedy = "Check the project's id (OAA_PROJECT_ID) and the base URL (OAA_BASE_URL)."
+            return problem(subject, f"{where} does not know project {destination.project_id}: {check.words}", remedy)
+        case Answer.UNWELL:
+            remedy = "Check OAA_BASE_URL. If that is right, the relay keeps the events and tries again by itself."
+            return problem(subject, f"{where} answers in an odd way: {check.words}", remedy)
+        case Answer.UNREACHABLE:
+            remedy = "Check OAA_BASE_URL, DNS, the firewall and the proxy. Until then the relay keeps the events."
+            return problem(subject, f"{where} cannot be reached: {check.words}", remedy)
+
+
+async def _skew(destination: Destination, clock: Clock) -> Finding:
+    """Our clock beside the `Date` of the destination's answer: signatures of providers carry a time."""
+    trusts_proxy = not is_here(httpx.URL(destination.base_url).host)
+    before_ms = clock()
+    try:
+        async with httpx.AsyncClient(timeout=_PATIENCE_S, trust_env=trusts_proxy) as http:
+            date = (await http.head(destination.base_url)).headers["date"]
+        theirs_ms = int(parsedate_to_datetime(date).timestamp() * 1000) + 500
+    except (httpx.HTTPError, KeyError, ValueError):
+        return warning("clock", f"{destination.base_url} told no time to compare with", "See that NTP is running.")
+    ahead_ms = (before_ms + clock()) // 2 - theirs_ms
+    if abs(ahead_ms) <= _SKEW_OK_MS:
+        return ok("clock", f"it agrees with that of {destination.base_url}")
+    words = f"it is {abs(ahead_ms) // 1000} s {'ahead of' if ahead_ms > 0 else 'behind'} that of {destination.base_url}"
+    return problem("clock", words, "Set it by NTP: webhooks whose signed time is too far from ours are refused.")
+
+
+async def _address(settings: Settings) -> Finding:
+    """Either nobody listens there yet, or it is a relay."""
+    subject, url = "address", base_url(settings)
+    if settings.port == 0:
+        return ok(subject, "any free port will do")
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        socket.create_server((settings.host, settings.port), family=family).close()
+    except OSError as error:
+        reason = error.strerror or str(error)
+    else:
+        return ok(subject, f"{settings.host}:{settings.port} is free; no relay runs there now")
+    try:
+        async with httpx.AsyncClient(base_url=url, timeout=_PATIENCE_S, trust_env=False) as http:
+            said = (await http.get("/readyz")).json()
+            status, why = said["status"], said["reason"]
+            paused = [f"{name}: {one['reason']}" for name, one in said["destinations"].items() if "reason" in one]
+    except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError):
+        remedy = "Stop what listens there, or set RELAY_HOST and RELAY_PORT to another address."
+        return problem(
+            subject, f"{settings.host}:{settings.port} cannot be had, and no relay answers: {reason}", remedy
+        )
+    match status:
+        case "ok":
+            return ok(subject, f"a relay answers at {url}, and is well")
+        case "degraded":
+            remedy = "Correct what the destination complains about; the relay goes on by itself."
+            return warning(subject, f"a relay answers at {url}; paused: {'; '.join(paused)}", remedy)
+        case _:
+            return problem(
+                subject, f"a relay answers at {url}, and takes no webhooks: {why}", "Do away with the reason."
+            )

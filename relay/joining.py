@@ -1,0 +1,126 @@
+"""Joining: what a waiting event becomes once more is known about it.
+
+In: a `Sealed` event and the entities that it joins. Out: the event with the better user, the attribution that it lacked
+and the name that a mark gives it, serialised anew. Its id never changes. Pure; what is stored of a waiting event is
+`dump_waiting`, and `load_waiting` reads it back, byte for byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from relay.contract import Scalar, Variant
+from relay.event import MAX_PROPERTIES, Event, from_json, to_json
+from relay.guard import Finding
+from relay.identity import LAST_RESORT, Identity
+from relay.personal import Kind
+from relay.sealing import URL, Adjusted, Entity, Sealed
+
+#: What `Identity.by` says of a person that an entity told.
+JOINED = "joined"
+
+
+def complete(sealed: Sealed, entities: Sequence[Entity], *, is_free: Callable[[str], bool]) -> Sealed:
+    """The event with what the entities of its joins know, in the order of the joins.
+
+    `is_free` says of a variant's once key that no earlier event took it: otherwise the variant is not applied. The
+    event waits no longer as soon as one of the entities tells who it was.
+    """
+    known = list(_joined(sealed, entities))
+    if not known:
+        return sealed
+    event, identity = sealed.event, sealed.identity
+    better = min(known, key=lambda entity: entity.rank)
+    properties: dict[str, Scalar] = dict(event.properties)
+    if better.user_id is not None and better.rank < identity.rank:
+        identity = Identity(better.user_id, better.rank, JOINED)
+        properties.pop("identity", None)
+        if identity.is_fallback:
+            properties["identity"] = LAST_RESORT
+    url = event.url
+    for entity in known:
+        url = url or entity.attribution.get(URL)
+        for key, text in entity.attribution.items():
+            if key != URL and key not in properties and len(properties) < MAX_PROPERTIES:
+                properties[key] = text
+    variant = _variant_of(sealed, known)
+    name, once = event.event_name, sealed.once
+    if variant is not None and is_free(variant.once):
+        name, once = variant.name, (*once, variant.once)
+    update = {"event_name": name, "user_id": identity.user_id, "url": url, "properties": properties}
+    event = event.model_copy(update=update)
+    return replace(
+        sealed,
+        event=event,
+        payload=to_json(event),
+        identity=identity,
+        once=once,
+        waits=sealed.waits and not any(entity.tells_who for entity in known),
+        variants={} if once is not sealed.once else sealed.variants,
+    )
+
+
+def _variant_of(sealed: Sealed, known: Sequence[Entity]) -> Variant | None:
+    """The first variant for whose mark an entity stands."""
+    marks = {mark for entity in known for mark in entity.marks}
+    return next((variant for mark, variant in sealed.variants.items() if mark in marks), None)
+
+
+def _joined(sealed: Sealed, entities: Sequence[Entity]) -> Iterator[Entity]:
+    """Each of the entities that the event joins, once, best first."""
+    seen: set[int] = set()
+    for key in sealed.joins:
+        for entity in entities:
+            if key in entity.keys and id(entity) not in seen:
+                seen.add(id(entity))
+                yield entity
+
+
+# --- what is stored of a waiting event --------------------------------------------------------------------------------
+
+
+def dump_waiting(sealed: Sealed) -> bytes:
+    """The event with all that completing it needs, as JSON."""
+    return orjson.dumps(
+        {
+            "event_id": sealed.event_id,
+            "once": sealed.once,
+            "payload": sealed.payload.decode(),
+            "identity": [sealed.identity.user_id, sealed.identity.rank, sealed.identity.by],
+            "joins": sealed.joins,
+            "waits": sealed.waits,
+            "variants": [[mark, variant.name, variant.once] for mark, variant in sealed.variants.items()],
+            "findings": [[finding.field, finding.kind] for finding in sealed.findings],
+        }
+    )
+
+
+def load_waiting(stored: bytes) -> Sealed:
+    """The event that `dump_waiting` stored. Raises `ValueError` or `KeyError` for anything else."""
+    pieces: dict[str, Any] = orjson.loads(stored)
+    payload: bytes = pieces["payload"].encode()
+    event: Event = from_json(payload)
+    user_id, rank, by = pieces["identity"]
+    return Sealed(
+        event_id=pieces["event_id"],
+        once=tuple(pieces["once"]),
+        event=event,
+        payload=payload,
+        identity=Identity(user_id, rank, by),
+        joins=tuple(pieces["joins"]),
+        waits=pieces["waits"],
+        variants={mark: Variant(name=name, once=once) for mark, name, once in pieces["variants"]},
+        findings=tuple(_finding(field, kind) for field, kind in pieces["findings"]),
+    )
+
+
+def _finding(field: str, kind: str) -> Finding | Adjusted:
+    match kind:
+        case "too_many_properties" | "not_a_url":
+            return Adjusted(field, kind)
+        case _:
+            return Finding(field, Kind(kind))

@@ -1,0 +1,102 @@
+"""From a verified delivery to what is committed: split, map, seal.
+
+Pure but for the tracebacks it keeps: no I/O, no clock. A mapper that raises parks its own notification and no other;
+an unreadable body parks the whole delivery. Both are kept, shown, and mapped again after the fix.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+
+from relay.contract import Delivery, Draft, Notification, Provider, UnmappableError, digest_of
+from relay.sealing import Entity, Sealed, Withheld, learn, seal
+from relay.sources import Source
+from relay.store.base import Mapped, Outgoing
+from relay.store.schema import Outcome
+
+#: How much of a traceback is kept: its end says most.
+_MAX_ERROR = 4000
+_UNREADABLE = "(unreadable)"
+
+
+def map_delivery(provider: Provider, source: Source, delivery: Delivery, *, received_at_ms: int) -> list[Mapped]:
+    """Everything that this delivery says, each notification with its outcome. Never raises on what a provider sent."""
+    try:
+        items = provider.split(delivery)
+    except Exception as error:  # noqa: BLE001  whatever the body holds, the delivery was signed and must not be lost
+        return [_parked(digest_of(delivery.body.hex()), _UNREADABLE, error)]
+    return [_map_item(provider, source, item, delivery.headers, received_at_ms) for item in items]
+
+
+def _map_item(
+    provider: Provider, source: Source, item: object, headers: Mapping[str, str], received_at_ms: int
+) -> Mapped:
+    try:
+        notification = provider.notification(item, headers)
+    except Exception as error:  # noqa: BLE001  one odd item parks alone
+        return _parked(digest_of(item), _UNREADABLE, error)
+    return map_notification(provider, source, notification, received_at_ms=received_at_ms)
+
+
+def map_notification(
+    provider: Provider, source: Source, notification: Notification, *, received_at_ms: int
+) -> Mapped:
+    """One notification with its outcome, its events and what it teaches."""
+    kind = notification.type
+    destination = source.test_destination if notification.is_test else source.destination
+    mapper = provider.mappers.get(kind)
+    if destination is None:
+        outcome = Outcome.TEST
+    elif kind in provider.ignored or not _is_enabled(provider, source, kind):
+        outcome = Outcome.IGNORED
+    elif mapper is None:
+        outcome = Outcome.NOT_MAPPED
+    else:
+        try:
+            events, learned = _seal_all(mapper(notification), notification, source, destination, received_at_ms)
+        except Exception as error:  # noqa: BLE001  a mapper's bug never becomes the provider's problem
+            return _parked(notification.id, kind, error)
+        return Mapped(
+            notification_id=notification.id, type=kind, outcome=Outcome.MAPPED, events=events, learned=learned
+        )
+    return Mapped(notification_id=notification.id, type=kind, outcome=outcome)
+
+
+def _is_enabled(provider: Provider, source: Source, kind: str) -> bool:
+    option = provider.optional.get(kind)
+    return option is None or option in source.enabled
+
+
+def _seal_all(
+    yielded: object, notification: Notification, source: Source, destination: str, received_at_ms: int
+) -> tuple[Sequence[Outgoing], Sequence[Entity]]:
+    events: list[Outgoing] = []
+    learned: list[Entity] = []
+    for thing in _iterate(yielded):
+        if isinstance(thing, Draft):
+            match seal(thing, notification, source.policy):
+                case Sealed() as sealed:
+                    until = received_at_ms + source.join_wait_s * 1000 if sealed.waits else None
+                    events.append(Outgoing(sealed=sealed, destination=destination, wait_until_ms=until))
+                case Withheld() as withheld:
+                    raise UnmappableError(withheld.reason)
+        else:
+            learned.append(learn(thing, notification, source.policy))
+    return events, learned
+
+
+def _iterate(yielded: object) -> Iterator[object]:
+    if isinstance(yielded, (list, tuple, Iterator)):
+        yield from yielded
+    elif yielded is not None:
+        msg = "a mapper yields drafts, or returns a list of them"
+        raise UnmappableError(msg)
+
+
+def _parked(notification_id: str, kind: str, error: Exception) -> Mapped:
+    if isinstance(error, UnmappableError):
+        words = str(error)
+    else:
+        words = "".join(traceback.format_exception(error))[-_MAX_ERROR:]
+    return Mapped(notification_id=notification_id, type=kind, outcome=Outcome.FAILED, error=words)

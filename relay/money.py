@@ -1,0 +1,65 @@
+"""Money: from a provider's own notation to an exact `Decimal` in major units.
+
+Every amount passes one of two doors: `from_minor` (integers of the smallest unit) or `from_major` (decimal strings and
+JSON numbers). Exponents are those of ISO 4217; a provider's own exceptions are data that its module passes in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from functools import cache
+
+from iso4217 import Currency
+
+from relay.contract import UnmappableError
+
+_NO_EXCEPTIONS: Mapping[str, int] = {}
+
+
+@cache
+def exponent(currency: str) -> int:
+    """The number of decimals of an ISO 4217 currency (any case). Raises `UnmappableError` for an unknown code."""
+    try:
+        found = Currency(currency.upper()).exponent
+    except ValueError:
+        msg = f"{currency!r} is not an ISO 4217 currency"
+        raise UnmappableError(msg) from None
+    return 0 if found is None else int(found)
+
+
+def from_minor(amount: int | str, currency: str, exceptions: Mapping[str, int] = _NO_EXCEPTIONS) -> Decimal:
+    """`from_minor(1999, "eur")` is `Decimal("19.99")`; `from_minor(500, "JPY")` is `Decimal("500")`.
+
+    `exceptions` maps upper-case codes to the provider's own number of decimals. Raises `UnmappableError` for anything
+    but an integer (or its decimal notation) and for an unknown currency.
+    """
+    if isinstance(amount, bool) or not isinstance(amount, (int, str)):
+        msg = f"{amount!r} is not an integer of minor units"
+        raise UnmappableError(msg)
+    try:
+        minor = int(amount)
+    except ValueError:
+        msg = f"{amount!r} is not an integer of minor units"
+        raise UnmappableError(msg) from None
+    decimals = exceptions.get(currency.upper())
+    return Decimal(minor).scaleb(-(exponent(currency) if decimals is None else decimals))
+
+
+def from_major(amount: str | float | Decimal) -> Decimal:
+    """`from_major("19.90")` is `Decimal("19.90")`. A JSON number keeps the digits that it was written with.
+
+    Raises `UnmappableError` for anything that is no finite decimal number.
+    """
+    if isinstance(amount, bool) or not isinstance(amount, (str, int, float, Decimal)):
+        msg = f"{amount!r} is not an amount"
+        raise UnmappableError(msg)
+    try:
+        value = Decimal(repr(amount) if isinstance(amount, float) else amount)
+    except InvalidOperation:
+        msg = f"{amount!r} is not an amount"
+        raise UnmappableError(msg) from None
+    if not value.is_finite():
+        msg = f"{amount!r} is not an amount"
+        raise UnmappableError(msg)
+    return value

@@ -1,0 +1,195 @@
+"""What goes on beside receiving and forwarding: overdue waits, retention, the disk, the gauges, parked deliveries.
+
+`Keeper` does each when it is due. None of it is on the way of a webhook, and each step is short.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from relay.contract import Delivery, Provider
+from relay.mapping import map_delivery
+from relay.metrics import Metrics
+from relay.sources import Source
+from relay.store.base import Depth, Kept, Receipt, Store, StoreUnavailableError
+from relay.store.schema import Outcome
+
+log = structlog.get_logger("relay.operating")
+
+_TICK_S = 1.0
+_DISK_EVERY_MS = 5_000
+_PRUNE_EVERY_MS = 60_000
+_DAY_MS = 86_400_000
+_MB = 1_000_000
+#: A pause between two pieces of a prune, so that it never hinders receiving.
+_BREATH_S = 0.02
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    bodies_days: int
+    keys_days: int
+
+
+class Disk:
+    """Whether there is room left where the store lives. Looked up now and then, asked on the hot path."""
+
+    def __init__(self, folder: Path | None, *, min_free_mb: int) -> None:
+        self._folder = folder
+        self._min_free = min_free_mb * _MB
+        self._trouble: str | None = None
+        self.look()
+
+    def look(self) -> None:
+        """Measure again."""
+        if self._folder is None:
+            return
+        free = shutil.disk_usage(self._folder).free
+        was = self._trouble
+        self._trouble = None
+        if free < self._min_free:
+            self._trouble = f"only {free // _MB} MB of disk are free, {self._min_free // _MB} MB are needed"
+        if self._trouble != was:
+            log.warning("the disk is nearly full: providers are told to come later" if self._trouble else "the disk "
+                        "has room again", free_mb=free // _MB)  # fmt: skip
+
+    def trouble(self) -> str | None:
+        """Why nothing can be taken now, or None."""
+        return self._trouble
+
+
+class Keeper:
+    """Runs the chores. `tick` does what is due at that moment, `run` ticks until it is cancelled."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        metrics: Metrics,
+        clock: Callable[[], int],
+        wake: Callable[[str], None],
+        disk: Disk,
+        retention: Retention,
+    ) -> None:
+        self._store = store
+        self._metrics = metrics
+        self._clock = clock
+        self._wake = wake
+        self._disk = disk
+        self._retention = retention
+        self._disk_due_ms = 0
+        self._prune_due_ms = 0
+
+    async def run(self) -> None:
+        """Tick for ever. Trouble is logged, and the next tick tries again."""
+        while True:
+            try:
+                await self.tick()
+            except StoreUnavailableError as error:
+                log.warning("the store is unavailable", error=str(error))
+            except Exception:
+                log.exception("a chore stumbled; it goes on")
+            await asyncio.sleep(_TICK_S)
+
+    async def tick(self) -> None:
+        """Do what is due."""
+        now_ms = self._clock()
+        for destination in await self._store.release_overdue():
+            self._wake(destination)
+        if now_ms >= self._disk_due_ms:
+            self._disk_due_ms = now_ms + _DISK_EVERY_MS
+            self._disk.look()
+        if now_ms >= self._prune_due_ms:
+            self._prune_due_ms = now_ms + _PRUNE_EVERY_MS
+            await self.prune()
+
+    async def prune(self) -> int:
+        """Forget all that is older than the retention, piece by piece. Returns how many rows went."""
+        total = 0
+        while True:
+            now_ms = self._clock()
+            pruned = await self._store.prune(
+                bodies_before_ms=now_ms - self._retention.bodies_days * _DAY_MS,
+                keys_before_ms=now_ms - self._retention.keys_days * _DAY_MS,
+            )
+            total += pruned
+            if not pruned:
+                return total
+            await asyncio.sleep(_BREATH_S)
+
+    async def depths(self) -> Sequence[Depth]:
+        """The outbox now, in the gauges too."""
+        depths = await self._store.depths()
+        self._metrics.show_outbox(depths, now_ms=self._clock())
+        return depths
+
+
+@dataclass(slots=True)
+class Remapped:
+    """What mapping again changed."""
+
+    deliveries: int = 0
+    notifications: int = 0
+    events: int = 0
+    still_parked: int = 0
+
+
+async def remap(
+    store: Store,
+    *,
+    sources: Mapping[str, Source],
+    providers: Mapping[str, Provider],
+    outcomes: Sequence[Outcome] = (Outcome.FAILED, Outcome.NOT_MAPPED),
+    wake: Callable[[str], None] = lambda _destination: None,
+) -> Remapped:
+    """Map kept deliveries again, with the mappers of now: for after a fix, or after a mapper was added.
+
+    Their signature was checked when they came and is not checked against today's clock. Keys hold as for a fresh
+    delivery, so that nothing is told twice.
+    """
+    done = Remapped()
+    for outcome in outcomes:
+        after = 0
+        while kept := await store.unmapped(outcome=outcome, after=after):
+            for one in kept:
+                after = one.delivery
+                source = sources.get(one.source)
+                if source is None:
+                    continue
+                receipt = await _remap_one(store, source, providers[source.provider], one, done)
+                for destination in receipt.destinations:
+                    wake(destination)
+    return done
+
+
+async def _remap_one(store: Store, source: Source, provider: Provider, one: Kept, done: Remapped) -> Receipt:
+    delivery = Delivery(body=one.body, headers=one.headers, url=source.public_url or "")
+    mapped = map_delivery(provider, source, delivery, received_at_ms=one.received_at_ms)
+    parked = [m for m in mapped if m.outcome in {Outcome.FAILED, Outcome.NOT_MAPPED}]
+    done.deliveries += 1
+    done.still_parked += sum(m.notification_id in one.notifications for m in parked)
+    if len(parked) == len(mapped):
+        return Receipt()
+    receipt = await store.remap(one, [m for m in mapped if m not in parked])
+    done.notifications += receipt.new
+    done.events += receipt.events
+    return receipt
+
+
+@contextlib.asynccontextmanager
+async def chores(keeper: Keeper) -> AsyncIterator[None]:
+    """Run the keeper while the block runs."""
+    task = asyncio.create_task(keeper.run(), name="keeper")
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task

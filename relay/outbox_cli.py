@@ -1,0 +1,281 @@
+"""The commands on what is kept: `relay outbox`, `relay dead`, `relay remap`. They work beside a running relay.
+
+A running relay looks into its store every second, so that what is released or sent again here leaves by itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from relay import terminal
+from relay.terminal import WRONG, fail, instant, out, show_json
+
+if TYPE_CHECKING:
+    from relay.store.base import BatchRow, Depth, EventRow, Store
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+_PIECE = 1000
+
+outbox = typer.Typer(help="What is not yet accepted by its destination.", invoke_without_command=True)
+dead = typer.Typer(help="Dead letters: events that were given up, with the reason.", no_args_is_help=True)
+
+
+class Which(StrEnum):
+    """The notifications that `remap` tries."""
+
+    FAILED = "failed"
+    NOT_MAPPED = "not_mapped"
+    ALL = "all"
+
+
+# --- outbox -----------------------------------------------------------------------------------------------------------
+
+
+@outbox.callback()
+def show_outbox(context: typer.Context, *, as_json: Json = False) -> None:
+    """Show what is not yet accepted: events by destination, and the batches that are open.
+
+    pending: not sent yet. batched: in a batch that is being sent or tried again. waiting: for the fact who it was.
+    held: in doubt, and waiting for you (see "relay outbox release --help"). dead: given up (see "relay dead --help").
+    doubted: were in doubt at least once.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    depths, batches = terminal.run(_read_outbox())
+    if as_json:
+        show_json({"destinations": [_depth(depth) for depth in depths], "batches": [_batch(row) for row in batches]})
+        return
+    if not depths:
+        out.print("The outbox is empty: all events were accepted.")
+        return
+    _print_table([_depth(depth) for depth in depths])
+    if batches:
+        out.print("\nOpen batches", style="bold")
+        _print_table([_batch(row) for row in batches])
+
+
+async def _read_outbox() -> tuple[Sequence[Depth], Sequence[BatchRow]]:
+    async with terminal.opened(_settings()) as store:
+        return await store.depths(), await store.open_batches()
+
+
+@outbox.command("release")
+def release(
+    batch: Annotated[int, typer.Argument(help='The batch, as "relay outbox" shows it.')],
+    *,
+    accepted: Annotated[bool, typer.Option("--accepted", help="It had arrived: mark its events as sent.")] = False,
+    resend: Annotated[bool, typer.Option("--resend", help="It had not arrived: send it again.")] = False,
+) -> None:
+    """Decide about a held batch: one that was sent, and whose answer never came.
+
+    Batches are held where RELAY_IN_DOUBT=hold. Look into your project whether its events are there: what is sent again
+    although it had arrived counts twice, what is marked although it had not is missing.
+    """
+    if accepted == resend:
+        fail("Say one of --accepted (its events are in your project) and --resend (they are not).", code=WRONG)
+
+    async def settle() -> bool:
+        async with terminal.opened(_settings()) as store:
+            return await store.settle_held(batch, accepted=accepted)
+
+    if not terminal.run(settle()):
+        fail(f'No batch {batch} is held. "relay outbox" lists the open ones with their state.')
+    out.print(f"Batch {batch} {'is marked as sent' if accepted else 'will be sent again'}.")
+
+
+# --- dead letters -----------------------------------------------------------------------------------------------------
+
+
+@dead.command("list")
+def list_dead(
+    *,
+    limit: Annotated[int, typer.Option(min=1, help="At most this many, newest first.")] = 50,
+    as_json: Json = False,
+) -> None:
+    """List the dead letters, newest first."""
+    rows = terminal.run(_read_dead(limit))
+    if as_json:
+        show_json([_event(row) for row in rows])
+    elif not rows:
+        out.print("There are no dead letters.")
+    else:
+        columns = ("id", "made", "source", "name", "destination", "reason")
+        _print_table([{column: _event(row)[column] for column in columns} for row in rows])
+
+
+async def _read_dead(limit: int) -> Sequence[EventRow]:
+    from relay.store.schema import EventState  # noqa: PLC0415
+
+    async with terminal.opened(_settings()) as store:
+        return await store.events(state=EventState.DEAD, limit=limit)
+
+
+@dead.command("show")
+def show_dead(
+    reference: Annotated[str, typer.Argument(metavar="ID", help="Its id in the list, or the event's event_id.")],
+    *,
+    as_json: Json = False,
+) -> None:
+    """Show one dead letter: the event as it would leave, the reason, and the notification that it came from."""
+
+    async def read() -> EventRow:
+        async with terminal.opened(_settings()) as store:
+            return await _the_dead(store, reference)
+
+    event = _event(terminal.run(read()))
+    if as_json:
+        show_json(event)
+        return
+    for label, value in event.items():
+        if label != "event":
+            out.print(f"{label:<16} {'' if value is None else value}", markup=False)
+    out.print_json(data=event["event"])
+
+
+@dead.command("resend")
+def resend_dead(
+    references: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]...", help="Their ids in the list, or their event_ids.")
+    ] = None,
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="All dead letters.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Put dead letters back into the outbox, after what was wrong is right. The relay then sends them again."""
+    if bool(references) == everything:
+        fail('Name the dead letters by their ids ("relay dead list"), or say --all.', code=WRONG)
+    count = terminal.run(_resend(references or []))
+    if as_json:
+        show_json({"resent": count})
+    else:
+        out.print(f"{count} put back into the outbox; a running relay sends them within seconds.")
+
+
+async def _resend(references: Sequence[str]) -> int:
+    from relay.store.schema import EventState  # noqa: PLC0415
+
+    async with terminal.opened(_settings()) as store:
+        if references:
+            ids = [(await _the_dead(store, reference)).id for reference in references]
+            await store.resend(ids)
+            return len(set(ids))
+        done: set[int] = set()
+        while True:
+            rows = await store.events(state=EventState.DEAD, limit=_PIECE + len(done))
+            fresh = [row.id for row in rows if row.id not in done]  # the relay may refuse them while we go on
+            if not fresh:
+                return len(done)
+            await store.resend(fresh)
+            done.update(fresh)
+
+
+async def _the_dead(store: Store, reference: str) -> EventRow:
+    from relay.store.schema import EventState  # noqa: PLC0415
+
+    rows = await store.events(reference=reference)
+    if not rows:
+        fail(f'There is no event {reference}. "relay dead list" lists the dead letters.')
+    row = next((row for row in rows if row.state is EventState.DEAD), None)
+    if row is None:
+        fail(f"The event {reference} is no dead letter: it is {rows[0].state}.")
+    return row
+
+
+# --- remap ------------------------------------------------------------------------------------------------------------
+
+
+def remap(
+    *,
+    outcome: Annotated[Which, typer.Option(help="Which notifications to try.")] = Which.ALL,
+    as_json: Json = False,
+) -> None:
+    """Map kept notifications again: after a mapper was corrected (failed), or after one was added (not_mapped).
+
+    What was counted already is not counted again. A relay does this with the failed ones by itself at its start.
+    """
+    from dataclasses import asdict  # noqa: PLC0415
+
+    from relay import operating  # noqa: PLC0415
+    from relay.store.schema import Outcome  # noqa: PLC0415
+
+    providers = terminal.load_providers()
+    settings = terminal.load_settings(providers)
+    outcomes = [Outcome.FAILED, Outcome.NOT_MAPPED] if outcome is Which.ALL else [Outcome(outcome)]
+
+    async def again() -> operating.Remapped:
+        async with terminal.opened(settings, reads_bodies=True) as store:
+            return await operating.remap(store, sources=settings.sources, providers=providers, outcomes=outcomes)
+
+    done = terminal.run(again())
+    if as_json:
+        show_json(asdict(done))
+        return
+    out.print(f"Looked at {done.deliveries} deliveries: {done.notifications} notifications are mapped now, "
+              f"{done.events} events are in the outbox, {done.still_parked} notifications stay as they are.")  # fmt: skip
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+# Ids are texts in JSON: they have more digits than a script's floating point keeps.
+
+
+def _depth(depth: Depth) -> dict[str, Any]:
+    return {
+        "destination": depth.destination,
+        "pending": depth.pending,
+        "batched": depth.batched,
+        "waiting": depth.waiting,
+        "held": depth.held,
+        "dead": depth.dead,
+        "doubted": depth.doubted,
+        "oldest": instant(depth.oldest_ms),
+    }
+
+
+def _batch(row: BatchRow) -> dict[str, Any]:
+    return {
+        "batch": str(row.id),
+        "destination": row.destination,
+        "state": row.state,
+        "events": row.size,
+        "attempts": row.attempts,
+        "due": instant(row.due_at_ms) if row.due_at_ms else None,
+        "words": row.words,
+    }
+
+
+def _event(row: EventRow) -> dict[str, Any]:
+    return {
+        "id": str(row.id),
+        "event_id": row.event_id,
+        "name": row.name,
+        "source": row.source,
+        "destination": row.destination,
+        "state": row.state,
+        "made": instant(row.made_at_ms),
+        "given_up": instant(row.settled_at_ms),
+        "reason": row.reason,
+        "doubts": row.doubts,
+        "notification": row.notification_id,
+        "event": json.loads(row.payload),
+    }
+
+
+def _print_table(rows: Sequence[dict[str, Any]]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in rows[0]:
+        table.add_column(column, justify="right" if isinstance(rows[0][column], int) else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
+    out.print(table, soft_wrap=False)
+
+
+def _settings() -> Any:
+    return terminal.load_settings(terminal.load_providers())

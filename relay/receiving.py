@@ -1,0 +1,248 @@
+"""The hot path: socket → signature → mapping → commit → answer.
+
+`Receiver` is a plain ASGI app for `/webhooks/{source}`. A 2xx leaves only after the store has committed and fsynced
+what was made of the delivery. What each case is answered stands in one table below.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from relay.contract import Accepted, Answer, Delivery, Provider, Refused
+from relay.mapping import map_delivery
+from relay.metrics import Metrics
+from relay.sources import Source
+from relay.store.base import Arrival, Receipt, Store, StoreUnavailableError
+from relay.store.schema import Outcome
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+PREFIX = "/webhooks/"
+
+# The answers. Accepted, duplicate, ignored, not mapped and a mapper that raised all get the provider's `accepted`.
+# Never 403, 404, 406, 410 or 3xx for a source that exists: some providers disable the webhook for good.
+_READY = Answer(200)  # GET and HEAD on a source: handshakes and curious people
+_REFUSED = Answer(401, b'{"error":"signature refused"}')
+_UNKNOWN = Answer(404, b'{"error":"no such source"}')
+_METHOD = Answer(405, b'{"error":"POST the webhook here"}')
+_TOO_LARGE = Answer(413, b'{"error":"body too large"}')
+_LATER = b'{"error":"not now, try again later"}'
+_RETRY_AFTER_S = b"10"
+
+#: Never stored: they would let a reader of the store act as the sender.
+_CREDENTIALS = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key"})
+
+log = structlog.get_logger("relay.receiving")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """When to say "later" instead of taking more in."""
+
+    #: Arrivals that may wait for their commit.
+    max_waiting: int = 5000
+    #: Says why nothing can be taken now (a disk that is nearly full), or None.
+    trouble: Callable[[], str | None] = lambda: None
+    keep_bodies: bool = True
+
+
+class _Door:
+    """One source, with everything looked up and every label resolved before the first request."""
+
+    def __init__(self, source: Source, provider: Provider, metrics: Metrics) -> None:
+        self.source = source
+        self.provider = provider
+        self.secrets = tuple(secret.get_secret_value() for secret in source.secrets)
+        self.body_limit = source.body_limit or provider.body_limit
+        self.credentials = _CREDENTIALS | set(provider.credentials)
+        self.public_url = source.public_url or ""
+        slug = source.slug
+        self.later = Answer(provider.overload_status, _LATER)
+        self.accepted = metrics.deliveries.labels(slug, "accepted")
+        self.repeated = metrics.notifications.labels(slug, "repeated")
+        self.events = metrics.events.labels(slug)
+        self.duplicates = metrics.duplicates.labels(slug)
+        self.fitted = [metrics.secrets.labels(slug, str(index)) for index in range(len(self.secrets))]
+        self.outcomes = {outcome: metrics.notifications.labels(slug, outcome.value) for outcome in Outcome}
+
+
+class _TooLargeError(Exception):
+    pass
+
+
+class _GoneError(Exception):
+    pass
+
+
+class Receiver:
+    """The ASGI app of `/webhooks/{source}`. `wake` is told which destination has something new to send."""
+
+    def __init__(
+        self,
+        *,
+        sources: Mapping[str, Source],
+        providers: Mapping[str, Provider],
+        store: Store,
+        metrics: Metrics,
+        clock: Callable[[], int],
+        wake: Callable[[str], None],
+        limits: Limits | None = None,
+    ) -> None:
+        self._doors = {
+            slug: _Door(source, providers[source.provider], metrics)
+            for slug, source in sources.items()
+            if any(secret.get_secret_value() for secret in source.secrets)
+        }
+        self._store = store
+        self._metrics = metrics
+        self._clock = clock
+        self._wake = wake
+        self._limits = limits or Limits()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        started = time.perf_counter()
+        door = self._doors.get(scope["path"][len(PREFIX) :])
+        if door is None:
+            await _answer(send, _UNKNOWN)
+            return
+        match scope["method"]:
+            case "POST":
+                answer = await self._receive(door, scope, receive)
+            case "GET" | "HEAD":
+                answer = _READY
+            case _:
+                answer = _METHOD
+        if answer is not None:
+            await _answer(send, answer)
+        self._metrics.answer_seconds.observe(time.perf_counter() - started)
+
+    async def _receive(self, door: _Door, scope: Scope, receive: Receive) -> Answer | None:
+        trouble = self._trouble()
+        if trouble is not None:
+            return self._later(door, trouble)
+        try:
+            body = await _read(scope, receive, door.body_limit)
+        except _TooLargeError:
+            self._metrics.deliveries.labels(door.source.slug, "too_large").inc()
+            log.warning("body too large", source=door.source.slug, limit=door.body_limit)
+            return _TOO_LARGE
+        except _GoneError:
+            return None
+        now_ms = self._clock()
+        delivery = Delivery(
+            body=body, headers=_headers(scope), url=_url(door, scope), query=scope["query_string"].decode("latin-1")
+        )
+        verdict = door.provider.verifier.verify(
+            delivery, door.secrets, now_ms=now_ms, tolerance_s=door.source.tolerance_s
+        )
+        match verdict:
+            case Refused(reason):
+                self._metrics.deliveries.labels(door.source.slug, f"refused_{reason}").inc()
+                log.warning("signature refused", source=door.source.slug, reason=reason.value)
+                return _REFUSED
+            case Accepted(secret):
+                return await self._commit(door, delivery, secret, now_ms)
+
+    async def _commit(self, door: _Door, delivery: Delivery, secret: int, now_ms: int) -> Answer:
+        mapped = map_delivery(door.provider, door.source, delivery, received_at_ms=now_ms)
+        arrival = Arrival(
+            source=door.source.slug,
+            received_at_ms=now_ms,
+            secret=secret,
+            headers={name: value for name, value in delivery.headers.items() if name not in door.credentials},
+            body=delivery.body,
+            keep_body=self._limits.keep_bodies,
+            notifications=mapped,
+        )
+        try:
+            receipt = await self._store.accept(arrival)
+        except StoreUnavailableError as error:
+            return self._later(door, f"the store is unavailable: {error}")
+        self._count(door, arrival, receipt, secret)
+        for destination in receipt.destinations:
+            self._wake(destination)
+        return door.provider.accepted
+
+    def _trouble(self) -> str | None:
+        if self._store.waiting > self._limits.max_waiting:
+            return "too many deliveries wait for their commit"
+        return self._limits.trouble()
+
+    def _later(self, door: _Door, why: str) -> Answer:
+        self._metrics.deliveries.labels(door.source.slug, "overload").inc()
+        log.warning("told the provider to come later", source=door.source.slug, why=why)
+        return door.later
+
+    def _count(self, door: _Door, arrival: Arrival, receipt: Receipt, secret: int) -> None:
+        door.accepted.inc()
+        door.fitted[secret].inc()
+        if receipt.events:
+            door.events.inc(receipt.events)
+        if receipt.duplicates:
+            door.duplicates.inc(receipt.duplicates)
+        if receipt.repeated:
+            door.repeated.inc(receipt.repeated)
+        if not receipt.new:
+            return
+        for mapped in arrival.notifications:
+            door.outcomes[mapped.outcome].inc()
+            if mapped.outcome is Outcome.NOT_MAPPED:
+                self._metrics.saw_unmapped(door.source.slug, mapped.type)
+            elif mapped.outcome is Outcome.FAILED:
+                log.error("could not be mapped, kept", source=door.source.slug, notification=mapped.notification_id,
+                          type=mapped.type, error=mapped.error)  # fmt: skip
+            for outgoing in mapped.events:
+                for finding in outgoing.sealed.findings:
+                    self._metrics.guard_findings.labels(door.source.slug, finding.kind).inc()
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in scope["headers"]:
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
+
+
+def _url(door: _Door, scope: Scope) -> str:
+    query = scope["query_string"]
+    return f"{door.public_url}?{query.decode('latin-1')}" if query and door.public_url else door.public_url
+
+
+async def _read(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """The whole body, as it came. Raises `_TooLargeError` beyond the limit, without having taken in more than that."""
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit() and int(value) > limit:
+            raise _TooLargeError
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise _GoneError
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > limit:
+            raise _TooLargeError
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def _answer(send: Send, answer: Answer) -> None:
+    headers = [
+        (b"content-type", answer.content_type.encode()),
+        (b"content-length", str(len(answer.body)).encode()),
+    ]
+    if answer.status in {429, 503}:
+        headers.append((b"retry-after", _RETRY_AFTER_S))
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body})

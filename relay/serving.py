@@ -1,0 +1,152 @@
+"""Serves an ASGI app on a socket, inside the running event loop: `serving` for a block, `serve` until a signal comes.
+
+In: an app, host and port (0: any free one). Out: where it listens. It accepts connections before `serving` yields; on
+the way out it accepts no more, lets what is in flight finish (up to `grace_s`), then ends the app's lifespan.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_HANG_UP = "relay.hang_up"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StartError(Exception):
+    """The address could not be had, or the app did not start; the text says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Where an app listens."""
+
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        """`http://127.0.0.1:8000`: no slash at the end."""
+        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    app: ASGIApp,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    grace_s: int = 10,
+    keep_alive_s: int = 5,
+    hurry: asyncio.Event | None = None,
+) -> AsyncIterator[Served]:
+    """Serve `app` while the block runs, without touching signals. Raises `StartError`.
+
+    `hurry`, when set, ends the wait for what is in flight.
+    """
+    config = uvicorn.Config(
+        cast("Any", app),
+        http=_Protocol,
+        ws="none",
+        lifespan="on",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=keep_alive_s,
+        timeout_graceful_shutdown=grace_s,
+    )
+    config.load()
+    with _listen(host, port) as listener:
+        server = uvicorn.Server(config)
+        server.lifespan = config.lifespan_class(config)
+        try:
+            await server.startup(sockets=[listener])
+        except SystemExit:  # uvicorn's word for a lifespan that failed; it has logged why
+            msg = "the app did not start; the log says why"
+            raise StartError(msg) from None
+        tasks = [asyncio.create_task(server.main_loop())]
+        if hurry is not None:
+            tasks.append(asyncio.create_task(_force_exit(server, hurry)))
+        try:
+            yield Served(host, listener.getsockname()[1])
+        finally:
+            await server.shutdown(sockets=[listener])
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+
+async def serve(
+    app: ASGIApp,
+    *,
+    host: str,
+    port: int,
+    grace_s: int = 10,
+    started: Callable[[Served], None] = lambda _served: None,
+) -> None:
+    """Serve `app` until SIGINT or SIGTERM, then stop gracefully; a second signal stops at once. Raises `StartError`."""
+    loop = asyncio.get_running_loop()
+    stop, hurry = asyncio.Event(), asyncio.Event()
+
+    def on_signal() -> None:
+        (hurry if stop.is_set() else stop).set()
+
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, on_signal)
+    try:
+        async with serving(app, host=host, port=port, grace_s=grace_s, hurry=hurry) as served:
+            started(served)
+            await stop.wait()
+    finally:
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)
+
+
+async def hang_up(scope: Scope, receive: Receive) -> None:
+    """Break off the connection of this request without an answer. Works in apps that are served from here."""
+    scope["extensions"][_HANG_UP]["abort"]()
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's own, which lends each request the one thing that ASGI keeps from it: its connection's end."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {_HANG_UP: {"abort": self.transport.abort}}
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # asyncio turns Nagle's delay off (40 ms an answer) only where the protocol is given, so `create_server` won't do
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        msg = f"cannot listen on {host}:{port}: {error.strerror or error}"
+        raise StartError(msg) from None
+    return listener
+
+
+async def _force_exit(server: uvicorn.Server, hurry: asyncio.Event) -> None:
+    await hurry.wait()
+    server.force_exit = True

@@ -1,0 +1,219 @@
+"""The settings: variables (the environment over `.env`), and `relay.toml` for many sources and destinations.
+
+`load` returns them whole and checked, or raises `SettingsError`, which tells everything that is wrong at once. An
+unknown variable or key stops the start, since it is a setting that somebody believes in. No secret is ever shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+from pydantic import PrivateAttr
+
+from relay.contract import Provider
+from relay.sources import DEFAULT, Destination, Source, SourceRules, make_destination, make_source, slug_of
+from relay.tables import Complaints, NameOf, Table, Tables, read_tables
+from relay.variables import (
+    API_PAIR,
+    Variables,
+    enable_variable,
+    read_variables,
+    refuse_unknown,
+    secret_variable,
+    take,
+    variable,
+)
+
+__all__ = ["Destination", "Settings", "SettingsError", "Source", "load", "mappers_dir"]
+
+ENV_FILE = Path(".env")
+CONFIG = Path("relay.toml")
+
+
+class SettingsError(Exception):
+    """The settings cannot be used. The text lists all that is wrong, each with what to do."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(["The settings cannot be used:", *(f"- {problem}" for problem in problems)]))
+
+
+class Settings(Variables):
+    """All that the relay is told from outside."""
+
+    _sources: Mapping[str, Source] = PrivateAttr(default_factory=dict)
+    _destinations: Mapping[str, Destination] = PrivateAttr(default_factory=dict)
+    _warnings: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def sources(self) -> Mapping[str, Source]:
+        """By slug."""
+        return self._sources
+
+    @property
+    def destinations(self) -> Mapping[str, Destination]:
+        """By name. Empty where nothing is configured: the caller then starts a sandbox."""
+        return self._destinations
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is probably not meant, but does not stop the start."""
+        return self._warnings
+
+    def having(
+        self,
+        sources: Mapping[str, Source],
+        destinations: Mapping[str, Destination],
+        warnings: tuple[str, ...] = (),
+    ) -> Self:
+        """The same settings with these in place of its own."""
+        other = self.model_copy()
+        other._sources, other._destinations, other._warnings = sources, destinations, warnings  # noqa: SLF001
+        return other
+
+    def with_destination(self, destination: Destination) -> Self:
+        """The same settings with one more destination, such as a sandbox."""
+        return self.having(self.sources, {**self.destinations, destination.name: destination}, self.warnings)
+
+
+# --- loading ----------------------------------------------------------------------------------------------------------
+
+
+def load(
+    providers: Mapping[str, Provider],
+    *,
+    environ: Mapping[str, str] | None = None,
+    env_file: Path = ENV_FILE,
+    config: Path | None = None,
+) -> Settings:
+    """The settings. `environ` None: the process's own; `config` None: `RELAY_CONFIG`. Raises `SettingsError`."""
+    complaints = Complaints()
+    given = read_variables(environ, env_file, complaints)
+    values = take(given, complaints)
+    variables = Variables(**values)
+    path = config or variables.config or CONFIG
+    is_optional = config is None and variables.config is None and not path.exists()
+    tables = Tables(path) if is_optional else read_tables(path, given, complaints)
+    refuse_unknown(given, tables.referenced, providers, complaints)
+    _refuse_contradictions(variables, given, providers, complaints)
+    destinations = _destinations(variables, tables, given, complaints)
+    sources = _sources(variables, tables, given, providers, list(destinations), complaints)
+    if complaints.problems:
+        raise SettingsError(list(dict.fromkeys(complaints.problems)))
+    return Settings(**values).having(
+        sources={slug: source for slug, source in sources.items() if source},
+        destinations={name: destination for name, destination in destinations.items() if destination},
+        warnings=tuple(dict.fromkeys(complaints.warnings)),
+    )
+
+
+def mappers_dir(*, environ: Mapping[str, str] | None = None, env_file: Path = ENV_FILE) -> Path | None:
+    """`RELAY_MAPPERS_DIR` alone, which is needed before there are providers to load the rest with."""
+    found = read_variables(environ, env_file, Complaints()).get("RELAY_MAPPERS_DIR")
+    return Path(found) if found else None
+
+
+def _refuse_contradictions(
+    variables: Variables, given: Mapping[str, str], providers: Mapping[str, Provider], complaints: Complaints
+) -> None:
+    missing = [name for name in API_PAIR if not given.get(name)]
+    if len(missing) == 1:
+        other = next(name for name in API_PAIR if name not in missing)
+        complaints.problems.append(f"{other} is set, but {missing[0]} is not. Set both, or neither for the sandbox.")
+    for name in providers:
+        if given.get(enable_variable(name)) and secret_variable(name) not in given:
+            complaints.problems.append(
+                f"{enable_variable(name)} is set, but {secret_variable(name)} is not, which makes the source. Set "
+                "both; a source in relay.toml has its own key `enable`."
+            )
+    if variables.retain_bodies_days > variables.retain_keys_days:
+        complaints.problems.append(
+            "RELAY_RETAIN_BODIES_DAYS is more than RELAY_RETAIN_KEYS_DAYS: a body that is mapped again after its keys "
+            "are gone counts twice. Keep the keys as long as the bodies, or longer."
+        )
+
+
+# --- destinations and sources -----------------------------------------------------------------------------------------
+
+
+def _destinations(
+    variables: Variables, tables: Tables, given: Mapping[str, str], complaints: Complaints
+) -> dict[str, Destination | None]:
+    """By name; None for one that is wrong, so that a source that names it is not told to be wrong as well."""
+    rest: Table = {
+        "base_url": variables.oaa_base_url,
+        "batch_body": variables.oaa_batch_body,
+        "timeout_s": variables.oaa_timeout_s,
+    }
+    declared: dict[str, tuple[Table | None, NameOf]] = {}
+    if any(given.get(name) for name in API_PAIR):  # what is missing or wrong in the pair has been told already
+        pair = {"project_id": variables.oaa_project_id, "api_key": variables.oaa_api_key}
+        declared[DEFAULT] = (None if None in pair.values() else pair, lambda key: f"OAA_{key.upper()}")
+    for name, table in tables.destinations.items():
+        if name in declared:
+            complaints.problems.append(
+                f"{tables.name_of('destinations', name)} is defined by OAA_API_KEY too. Remove one of the two."
+            )
+        declared[name] = (table, partial(tables.name_of, "destinations", name))
+    return {
+        name: None
+        if table is None
+        else make_destination(name, {**rest, **table}, name_of=name_of, complaints=complaints)
+        for name, (table, name_of) in declared.items()
+    }
+
+
+def _sources(
+    variables: Variables,
+    tables: Tables,
+    given: Mapping[str, str],
+    providers: Mapping[str, Provider],
+    destinations: list[str],
+    complaints: Complaints,
+) -> dict[str, Source | None]:
+    """By slug; None for one that is wrong."""
+    rules = variables.model_dump(include=set(SourceRules.model_fields))
+    declared: dict[str, tuple[Table | None, NameOf]] = {}
+    for name in providers:
+        if secret_variable(name) in given:
+            secrets, enable = given[secret_variable(name)], given.get(enable_variable(name), "")
+            own = {"provider": name, "secrets": secrets, "enable": enable}
+            declared[slug_of(name)] = (own, partial(_variable_of_source, name))
+    for slug, table in tables.sources.items():
+        if slug in declared:
+            complaints.problems.append(
+                f"{tables.name_of('sources', slug)} is defined by {declared[slug][1]('secrets')} too. Remove one of "
+                "the two, or give the table another slug."
+            )
+        declared[slug] = (table, partial(tables.name_of, "sources", slug))
+    made: dict[str, Source | None] = {}
+    for slug, (table, name_of) in declared.items():
+        url = f"{variables.public_url}/webhooks/{slug}" if variables.public_url else None
+        made[slug] = (
+            None
+            if table is None
+            else make_source(
+                slug,
+                {**rules, "public_url": url, **table},
+                name_of=name_of,
+                providers=providers,
+                destinations=destinations,
+                complaints=complaints,
+            )
+        )
+    return made
+
+
+def _variable_of_source(provider: str, key: str) -> str:
+    match key:
+        case "enable":
+            return enable_variable(provider)
+        case _ if key in SourceRules.model_fields:
+            return variable(key)
+        case "destination":
+            return f"{secret_variable(provider)}: its destination"
+        case _:
+            return secret_variable(provider)

@@ -1,0 +1,289 @@
+"""What every store promises: domain verbs, and the values that they take and give.
+
+The stages meet here and nowhere else: receiving calls `accept`, forwarding `claim` and the verbs that settle a batch,
+the CLI and the pages the rest. One test-suite holds both backends to these docstrings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from relay.sealing import Entity, Sealed
+from relay.store.schema import EventState, Outcome
+
+
+class StoreUnavailableError(Exception):
+    """The store cannot take anything now. Nothing of this call was kept; the same call may succeed later."""
+
+
+# --- what goes in -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outgoing:
+    """A sealed event and where it goes."""
+
+    sealed: Sealed
+    destination: str
+    #: For an event that waits for a fact about its person: the time at which it leaves without it.
+    wait_until_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mapped:
+    """One notification and all that was made of it."""
+
+    notification_id: str
+    type: str
+    outcome: Outcome
+    error: str | None = None
+    events: Sequence[Outgoing] = ()
+    learned: Sequence[Entity] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """One verified delivery, mapped."""
+
+    source: str
+    received_at_ms: int
+    #: Which of the source's secrets fitted, from 0.
+    secret: int
+    #: Headers without credentials.
+    headers: dict[str, str]
+    body: bytes
+    #: False where the retention keeps no bodies; one that could not be mapped is kept all the same.
+    keep_body: bool = True
+    notifications: Sequence[Mapped] = ()
+
+
+# --- what comes out ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Receipt:
+    """What the commit of an arrival changed."""
+
+    #: Notifications that were seen for the first time.
+    new: int = 0
+    #: Notifications that had been seen before: the provider said it again.
+    repeated: int = 0
+    #: Events that were put into the outbox.
+    events: int = 0
+    #: Events whose business fact had been told already, by another notification.
+    duplicates: int = 0
+    #: The destinations that have something new to send.
+    destinations: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchEvent:
+    id: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Events that leave together, always in this composition and under this key."""
+
+    id: int
+    destination: str
+    idempotency_key: str
+    events: tuple[BatchEvent, ...]
+    #: How often it was sent before.
+    attempts: int
+    owner: str
+    lease_until_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DestinationState:
+    """What must survive a restart."""
+
+    paused: str | None = None
+    probe_at_ms: int | None = None
+    batch_size: int | None = None
+    single: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Depth:
+    """The outbox of one destination."""
+
+    destination: str
+    pending: int
+    batched: int
+    waiting: int
+    held: int
+    dead: int
+    #: Events that were in doubt at least once.
+    doubted: int
+    #: When the oldest event that is not yet sent was made, in Unix milliseconds.
+    oldest_ms: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventRow:
+    """An event as the CLI and the pages show it."""
+
+    id: int
+    event_id: str
+    name: str
+    source: str
+    destination: str
+    state: EventState
+    payload: bytes
+    made_at_ms: int
+    settled_at_ms: int | None
+    reason: str | None
+    doubts: int
+    notification_id: str | None
+    batch: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchRow:
+    """A batch that is not done, as the CLI shows it."""
+
+    id: int
+    destination: str
+    state: str
+    size: int
+    attempts: int
+    due_at_ms: int
+    words: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """A delivery with notifications that could not be mapped, read back for another try."""
+
+    delivery: int
+    source: str
+    received_at_ms: int
+    headers: dict[str, str]
+    body: bytes
+    #: Their row ids by the provider's id.
+    notifications: dict[str, int]
+
+
+class Store(Protocol):
+    """One outbox with its ledger. Every verb is atomic: it happens wholly and durably, or not at all."""
+
+    # receiving
+
+    async def accept(self, arrival: Arrival) -> Receipt:
+        """Commit a delivery, its notifications and its events in one transaction, and fsync it, before returning.
+
+        A notification id that the source said before changes nothing but its count of repeats. A once key that is
+        taken makes the event a recorded duplicate, and its other keys become names of the same fact. Arrivals that
+        wait at the same moment share one commit. Raises `StoreUnavailableError`, having kept nothing.
+        """
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """How many arrivals wait for their commit: the measure of overload."""
+        ...
+
+    # forwarding
+
+    async def claim(self, destination: str, *, limit: int, lease_ms: int, owner: str) -> Batch | None:
+        """The next batch of a destination: one that is due again, else a new one of up to `limit` pending events.
+
+        Its composition and key are durable when this returns, and no other owner gets it until the lease is over. A
+        batch whose lease ran out unsettled was perhaps sent: it is in doubt.
+        """
+        ...
+
+    async def sent(self, batch: Batch) -> bool:
+        """The destination accepted it. False: the lease was lost meanwhile, and nothing was changed."""
+        ...
+
+    async def later(self, batch: Batch, *, due_at_ms: int, words: str) -> bool:
+        """The destination did not take it; the same batch again when due."""
+        ...
+
+    async def in_doubt(self, batch: Batch, *, due_at_ms: int, words: str) -> bool:
+        """It was sent and no answer came. Counted; again when due, or held for a person where the store was told so."""
+        ...
+
+    async def split(self, batch: Batch, *, first: int, words: str) -> bool:
+        """Replace it by two, the first of this many events, both due at once and each with a key of its own."""
+        ...
+
+    async def refuse(self, batch: Batch, *, reason: str, only: Sequence[int] | None = None, due_at_ms: int = 0) -> bool:
+        """Its events (or only those with these row ids) become dead letters. The rest goes again when due."""
+        ...
+
+    async def destination(self, name: str) -> DestinationState:
+        """What is known of a destination; the defaults where nothing is."""
+        ...
+
+    async def set_destination(self, name: str, state: DestinationState) -> None:
+        """Keep it over restarts and for all replicas."""
+        ...
+
+    async def next_due(self, destination: str) -> int | None:
+        """When the earliest batch that waits for another try is due; None where there is none."""
+        ...
+
+    # operating
+
+    async def recover(self, *, owner: str) -> int:
+        """At start, for a store that one process uses alone: batches that a dead process was sending are in doubt.
+
+        Returns their number.
+        """
+        ...
+
+    async def release_overdue(self) -> set[str]:
+        """Let events go whose wait for a fact is over. Returns the destinations that got something to send."""
+        ...
+
+    async def unmapped(self, *, outcome: Outcome, after: int = 0, limit: int = 100) -> Sequence[Kept]:
+        """Deliveries, oldest first, that hold notifications with this outcome and still have their body."""
+        ...
+
+    async def remap(self, kept: Kept, notifications: Sequence[Mapped]) -> Receipt:
+        """Commit a later mapping of notifications that were kept: same keys, same guarantees as `accept`."""
+        ...
+
+    async def prune(self, *, bodies_before_ms: int, keys_before_ms: int) -> int:
+        """Forget what is older, one small piece; returns how many rows went, 0 when nothing is left to forget.
+
+        A body whose notification still waits for a mapper stays as long as its keys. What is not sent stays.
+        """
+        ...
+
+    async def depths(self) -> Sequence[Depth]:
+        """The outbox by destination."""
+        ...
+
+    async def events(
+        self, *, state: EventState | None = None, limit: int = 50, reference: str | None = None
+    ) -> Sequence[EventRow]:
+        """Events, newest first; `reference` finds one by its row id or event id."""
+        ...
+
+    async def open_batches(self) -> Sequence[BatchRow]:
+        """Batches that are not done."""
+        ...
+
+    async def settle_held(self, batch: int, *, accepted: bool) -> bool:
+        """A person decided about a held batch: it had been accepted, or it is to be sent again."""
+        ...
+
+    async def resend(self, event_ids: Sequence[int]) -> set[str]:
+        """Put dead letters back into the outbox. Returns their destinations."""
+        ...
+
+    async def check(self) -> None:
+        """Raise `StoreUnavailableError` when it cannot be written now."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what is waiting and let go."""
+        ...

@@ -1,0 +1,233 @@
+"""What an operator asks of the store, and its housekeeping. Each function runs inside one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Select, delete, func, literal_column, or_, select, update
+
+from relay.ids import first_at, made_at_ms
+from relay.store.base import BatchRow, Depth, EventRow, Kept
+from relay.store.ledger import unpack
+from relay.store.outbox import among, packed
+from relay.store.schema import (
+    BatchState,
+    EventState,
+    Outcome,
+    batches,
+    deliveries,
+    destinations,
+    duplicates,
+    entities,
+    events,
+    keys,
+    notifications,
+    waits,
+)
+from relay.vault import Vault
+
+#: Rows per step of the prune: a step must never keep receiving waiting for long.
+_PIECE = 500
+_UNMAPPED = (Outcome.FAILED, Outcome.NOT_MAPPED)
+
+
+class Desk:
+    """The statements of one dialect."""
+
+    def __init__(self, *, dialect: str, vault: Vault) -> None:
+        self._dialect = dialect
+        self._vault = vault
+
+    # --- waiting events ---
+
+    def release_overdue(self, connection: Connection, *, now_ms: int) -> set[str]:
+        overdue = (
+            select(events.c.id, events.c.destination)
+            .where(events.c.state == EventState.WAITING, events.c.due_at_ms <= now_ms)
+            .order_by(events.c.due_at_ms)
+            .limit(_PIECE)
+            .with_for_update(skip_locked=True)
+        )
+        rows = connection.execute(overdue).all()
+        if rows:
+            ids = packed([row for row, _ in rows], dialect=self._dialect)
+            connection.execute(
+                update(events)
+                .where(among(events.c.id, dialect=self._dialect), events.c.state == EventState.WAITING)
+                .values(state=EventState.PENDING.value, pieces=None, due_at_ms=None),
+                {"ids": ids},
+            )
+            connection.execute(delete(waits).where(among(waits.c.event, dialect=self._dialect)), {"ids": ids})
+        return {destination for _, destination in rows}
+
+    # --- what could not be mapped ---
+
+    def unmapped(self, connection: Connection, *, outcome: Outcome, after: int, limit: int) -> Sequence[Kept]:
+        found = connection.execute(
+            select(notifications.c.delivery)
+            .where(notifications.c.outcome == outcome, notifications.c.delivery > after)
+            .group_by(notifications.c.delivery)
+            .order_by(notifications.c.delivery)
+            .limit(limit)
+        ).scalars()
+        kept = [self._kept(connection, delivery) for delivery in found.all()]
+        return [one for one in kept if one is not None]
+
+    def _kept(self, connection: Connection, delivery: int) -> Kept | None:
+        row = connection.execute(select(deliveries).where(deliveries.c.id == delivery)).mappings().first()
+        if row is None or row["content"] is None:
+            return None
+        headers, body = unpack(self._vault.open(row["content"], row=delivery))
+        parked = connection.execute(
+            select(notifications.c.notification_id, notifications.c.id).where(
+                notifications.c.delivery == delivery, notifications.c.outcome.in_(_UNMAPPED)
+            )
+        )
+        return Kept(
+            delivery=delivery,
+            source=row["source"],
+            received_at_ms=made_at_ms(delivery),
+            headers=headers,
+            body=body,
+            notifications=dict(parked.all()),
+        )
+
+    def settle_kept(
+        self, connection: Connection, row: int, *, outcome: Outcome, kind: str | None, error: str | None
+    ) -> bool:
+        """What became of a kept notification after all. False: somebody else settled it meanwhile."""
+        values: dict[str, Any] = {"outcome": outcome.value, "error": error}
+        if kind is not None:
+            values["type"] = kind
+        changed = connection.execute(
+            update(notifications)
+            .where(notifications.c.id == row, notifications.c.outcome.in_(_UNMAPPED))
+            .values(values)
+        )
+        return bool(changed.rowcount)
+
+    # --- retention ---
+
+    def prune(self, connection: Connection, *, bodies_before_ms: int, keys_before_ms: int) -> int:
+        old = first_at(keys_before_ms)
+        pruned = self._forget_bodies(connection, first_at(bodies_before_ms), old)
+        settled = events.c.state.in_([EventState.SENT, EventState.DEAD])
+        pruned += self._forget(connection, events, events.c.id, events.c.id < old, settled)
+        still_there = select(events.c.id).where(events.c.id == keys.c.ref).exists()
+        pruned += self._forget(connection, keys, keys.c.ref, keys.c.ref < old, ~still_there)
+        pruned += self._forget(connection, notifications, notifications.c.id, notifications.c.id < old)
+        pruned += self._forget(connection, deliveries, deliveries.c.id, deliveries.c.id < old)
+        pruned += self._forget(connection, duplicates, duplicates.c.id, duplicates.c.id < old)
+        done = batches.c.state == BatchState.DONE
+        pruned += self._forget(connection, batches, batches.c.id, batches.c.id < old, done)
+        pruned += self._forget(connection, entities, entities.c.seen_at_ms, entities.c.seen_at_ms < keys_before_ms)
+        return pruned
+
+    def _forget_bodies(self, connection: Connection, before: int, keys_before: int) -> int:
+        parked = (
+            select(notifications.c.id)
+            .where(
+                notifications.c.outcome.in_(_UNMAPPED),
+                notifications.c.delivery == deliveries.c.id,
+                notifications.c.delivery >= keys_before,
+            )
+            .exists()
+        )
+        piece = (
+            select(deliveries.c.id)
+            .where(deliveries.c.id < before, deliveries.c.content.is_not(None), ~parked)
+            .limit(_PIECE)
+        )
+        return connection.execute(
+            update(deliveries).where(deliveries.c.id.in_(piece.scalar_subquery())).values(content=None)
+        ).rowcount
+
+    def _forget(
+        self, connection: Connection, table: Any, column: ColumnElement[int], *conditions: ColumnElement[bool]
+    ) -> int:
+        piece = select(column).where(*conditions).order_by(column).limit(_PIECE)
+        return connection.execute(delete(table).where(column.in_(piece.scalar_subquery()), *conditions)).rowcount
+
+    # --- looking ---
+
+    def depths(self, connection: Connection) -> Sequence[Depth]:
+        """Counted from the partial indexes, so that it stays cheap however many events were sent."""
+        found: dict[str, dict[str, int]] = {}
+
+        def note(query: Select[Any], *names: str) -> None:
+            for destination, *numbers in connection.execute(query):
+                found.setdefault(destination, {}).update(zip(names, numbers, strict=True))
+
+        def in_state(state: EventState, *columns: ColumnElement[int]) -> Select[Any]:
+            return select(events.c.destination, func.count(), *columns).where(
+                events.c.state == literal_column(f"'{state.value}'")  # a literal, or the partial index is not used
+            ).group_by(events.c.destination)  # fmt: skip
+
+        note(in_state(EventState.PENDING, func.min(events.c.id)), "pending", "oldest_pending")
+        note(in_state(EventState.WAITING), "waiting")
+        note(in_state(EventState.DEAD), "dead")
+        doubted = select(events.c.destination, func.count()).where(events.c.doubts > literal_column("0"))
+        note(doubted.group_by(events.c.destination), "doubted")
+        size = func.coalesce(func.sum(batches.c.size), 0)
+        still_open = select(batches.c.destination, size, func.min(batches.c.oldest)).where(
+            batches.c.state != literal_column("'done'")
+        )
+        note(still_open.group_by(batches.c.destination), "batched", "oldest_batched")
+        held = select(batches.c.destination, size).where(batches.c.state == BatchState.HELD)
+        note(held.group_by(batches.c.destination), "held")
+        return [_depth(destination, numbers) for destination, numbers in sorted(found.items())]
+
+    def events(
+        self, connection: Connection, *, state: EventState | None, limit: int, reference: str | None
+    ) -> Sequence[EventRow]:
+        query = (
+            select(events, notifications.c.notification_id)
+            .outerjoin(notifications, notifications.c.id == events.c.notification)
+            .order_by(events.c.id.desc())
+            .limit(limit)
+        )
+        if state is not None:
+            query = query.where(events.c.state == state)
+        if reference is not None:
+            by_row = [events.c.id == int(reference)] if reference.isdecimal() else []
+            query = query.where(or_(events.c.event_id == reference, *by_row))
+        return [
+            EventRow(
+                id=row["id"], event_id=row["event_id"], name=row["name"], source=row["source"],
+                destination=row["destination"], state=EventState(row["state"]), payload=row["payload"],
+                made_at_ms=made_at_ms(row["id"]), settled_at_ms=row["settled_at_ms"], reason=row["reason"],
+                doubts=row["doubts"], notification_id=row["notification_id"], batch=row["batch"],
+            )
+            for row in connection.execute(query).mappings()
+        ]  # fmt: skip
+
+    def open_batches(self, connection: Connection) -> Sequence[BatchRow]:
+        rows = connection.execute(
+            select(batches).where(batches.c.state != BatchState.DONE).order_by(batches.c.due_at_ms)
+        ).mappings()
+        return [
+            BatchRow(
+                id=row["id"], destination=row["destination"], state=row["state"], size=row["size"],
+                attempts=row["attempts"], due_at_ms=row["due_at_ms"], words=row["words"],
+            )
+            for row in rows
+        ]  # fmt: skip
+
+    def check(self, connection: Connection) -> None:
+        """Write something, so that a disk that is full or a database that is read-only shows."""
+        connection.execute(delete(destinations).where(destinations.c.name == ""))
+
+
+def _depth(destination: str, numbers: dict[str, int]) -> Depth:
+    oldest = [numbers[name] for name in ("oldest_pending", "oldest_batched") if numbers.get(name) is not None]
+    return Depth(
+        destination=destination,
+        pending=numbers.get("pending", 0),
+        batched=numbers.get("batched", 0),
+        waiting=numbers.get("waiting", 0),
+        held=numbers.get("held", 0),
+        dead=numbers.get("dead", 0),
+        doubted=numbers.get("doubted", 0),
+        oldest_ms=made_at_ms(min(oldest)) if oldest else None,
+    )

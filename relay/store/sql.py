@@ -1,0 +1,255 @@
+"""The store's verbs over SQL, for every backend: what differs between them is in their statements of the hot path."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Protocol, TypeVar
+
+from sqlalchemy import Connection, Engine, delete, select, update
+
+from relay.ids import RowIds
+from relay.joining import dump_waiting, load_waiting
+from relay.sealing import Entity
+from relay.store.base import (
+    Arrival,
+    Batch,
+    BatchRow,
+    Depth,
+    DestinationState,
+    EventRow,
+    Kept,
+    Mapped,
+    Receipt,
+    StoreUnavailableError,
+)
+from relay.store.desk import Desk
+from relay.store.ledger import Key, Ledger, Rows, variant_keys, wanted_entities, wanted_keys
+from relay.store.outbox import Outbox
+from relay.store.schema import EventState, Outcome, events, waits
+from relay.store.writer import Writer, is_outage
+from relay.vault import Vault
+
+T = TypeVar("T")
+
+
+class Statements(Protocol):
+    """The statements of the hot path, in a backend's own words."""
+
+    def taken(self, connection: Connection, wanted: Iterable[Key]) -> dict[Key, int]: ...
+    def known(self, connection: Connection, wanted: Iterable[Key]) -> dict[Key, Entity]: ...
+    def waiting(self, connection: Connection, learned: Iterable[Key]) -> list[tuple[str, int]]: ...
+    def insert(self, connection: Connection, rows: Rows) -> None: ...
+    def upsert_entities(self, connection: Connection, entities: Mapping[Key, Entity], *, seen_at_ms: int) -> None: ...
+    def repeat(self, connection: Connection, notifications: Sequence[int]) -> None: ...
+
+
+class SqlStore:
+    """`relay.store.base.Store` on an engine. Open one with `relay.store.open_store`."""
+
+    def __init__(
+        self,
+        *,
+        writing: Engine,
+        reading: Engine,
+        statements: Statements,
+        vault: Vault,
+        clock: Callable[[], int],
+        hold: bool,
+        observe_group: Callable[[int], None] | None,
+    ) -> None:
+        dialect = writing.dialect.name
+        self._statements = statements
+        self._vault = vault
+        self._clock = clock
+        self._hold = hold
+        self._ids = RowIds(clock)
+        self._outbox = Outbox(dialect=dialect, ids=self._ids, clock=clock)
+        self._desk = Desk(dialect=dialect, vault=vault)
+        self._reading = reading
+        self._readers = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
+        self._writer = Writer(writing.connect, self._accept, observe=observe_group)
+
+    # --- receiving ---
+
+    @property
+    def waiting(self) -> int:
+        return self._writer.waiting
+
+    async def accept(self, arrival: Arrival) -> Receipt:
+        return await self._writer.accept(arrival)
+
+    def _accept(self, connection: Connection, arrivals: Sequence[Arrival]) -> list[Receipt]:
+        ledger = self._ledger(connection, arrivals)
+        receipts = [ledger.take(arrival) for arrival in arrivals]
+        self._write(connection, ledger, receipts[-1])
+        return receipts
+
+    def _ledger(self, connection: Connection, arrivals: Sequence[Arrival]) -> Ledger:
+        entities = wanted_entities(arrivals)
+        return Ledger(
+            taken=self._statements.taken(connection, wanted_keys(arrivals)),
+            known=self._statements.known(connection, entities) if entities else {},
+            ids=self._ids,
+            vault=self._vault,
+        )
+
+    def _write(self, connection: Connection, ledger: Ledger, receipt: Receipt) -> None:
+        self._statements.insert(connection, ledger.rows)
+        if ledger.rows.repeats:
+            self._statements.repeat(connection, ledger.rows.repeats)
+        if ledger.rows.entities:
+            self._statements.upsert_entities(connection, ledger.rows.entities, seen_at_ms=self._clock())
+            for source, event in self._statements.waiting(connection, ledger.rows.entities):
+                destination = self._complete(connection, source, event)
+                if destination is not None:
+                    receipt.destinations.add(destination)
+
+    def _complete(self, connection: Connection, source: str, event: int) -> str | None:
+        """Tell a waiting event what is known now. Returns its destination when it need not wait any longer."""
+        row = connection.execute(
+            select(events.c.pieces, events.c.destination).where(events.c.id == event).with_for_update()
+        ).one()
+        sealed = load_waiting(row.pieces)
+        late = Ledger(
+            taken=self._statements.taken(connection, variant_keys(source, sealed)),
+            known={},
+            ids=self._ids,
+            vault=self._vault,
+        )
+        keys = [(source, key) for key in sealed.joins]
+        known = self._statements.known(connection, keys)
+        done = late.completed(source, sealed, [known[key] for key in keys if key in known], event)
+        self._statements.insert(connection, late.rows)
+        values = {"payload": done.payload, "name": done.event.event_name}
+        if done.waits:
+            values["pieces"] = dump_waiting(done)
+        else:
+            values |= {"state": EventState.PENDING.value, "pieces": None, "due_at_ms": None}
+            connection.execute(delete(waits).where(waits.c.event == event, waits.c.source == source))
+        connection.execute(update(events).where(events.c.id == event).values(values))
+        return None if done.waits else str(row.destination)
+
+    # --- forwarding ---
+
+    async def claim(self, destination: str, *, limit: int, lease_ms: int, owner: str) -> Batch | None:
+        return await self._writer.run(
+            lambda connection: self._outbox.claim(
+                connection, destination, limit=limit, lease_ms=lease_ms, owner=owner, hold=self._hold
+            )
+        )
+
+    async def sent(self, batch: Batch) -> bool:
+        return await self._writer.run(lambda connection: self._outbox.sent(connection, batch))
+
+    async def later(self, batch: Batch, *, due_at_ms: int, words: str) -> bool:
+        return await self._writer.run(
+            lambda connection: self._outbox.later(connection, batch, due_at_ms=due_at_ms, words=words)
+        )
+
+    async def in_doubt(self, batch: Batch, *, due_at_ms: int, words: str) -> bool:
+        due = None if self._hold else due_at_ms
+        return await self._writer.run(
+            lambda connection: self._outbox.in_doubt(connection, batch, due_at_ms=due, words=words)
+        )
+
+    async def split(self, batch: Batch, *, first: int, words: str) -> bool:
+        return await self._writer.run(
+            lambda connection: self._outbox.split(connection, batch, first=first, words=words)
+        )
+
+    async def refuse(self, batch: Batch, *, reason: str, only: Sequence[int] | None = None, due_at_ms: int = 0) -> bool:
+        return await self._writer.run(
+            lambda connection: self._outbox.refuse(connection, batch, reason=reason, only=only, due_at_ms=due_at_ms)
+        )
+
+    async def destination(self, name: str) -> DestinationState:
+        return await self._read(partial(self._outbox.destination, name=name))
+
+    async def set_destination(self, name: str, state: DestinationState) -> None:
+        await self._writer.run(lambda connection: self._outbox.set_destination(connection, name, state))
+
+    async def next_due(self, destination: str) -> int | None:
+        return await self._read(partial(self._outbox.next_due, destination=destination))
+
+    # --- operating ---
+
+    async def recover(self, *, owner: str) -> int:
+        return await self._writer.run(lambda connection: self._outbox.recover(connection, owner=owner, hold=self._hold))
+
+    async def release_overdue(self) -> set[str]:
+        return await self._writer.run(partial(self._desk.release_overdue, now_ms=self._clock()))
+
+    async def unmapped(self, *, outcome: Outcome, after: int = 0, limit: int = 100) -> Sequence[Kept]:
+        return await self._read(partial(self._desk.unmapped, outcome=outcome, after=after, limit=limit))
+
+    async def remap(self, kept: Kept, mapped: Sequence[Mapped]) -> Receipt:
+        return await self._writer.run(lambda connection: self._remap(connection, kept, mapped))
+
+    def _remap(self, connection: Connection, kept: Kept, mapped: Sequence[Mapped]) -> Receipt:
+        arrival = Arrival(
+            source=kept.source, received_at_ms=kept.received_at_ms, secret=0, headers=kept.headers, body=kept.body,
+            notifications=mapped,
+        )  # fmt: skip
+        ledger = self._ledger(connection, [arrival])
+        receipt = Receipt()
+        for one in mapped:
+            row = kept.notifications.get(one.notification_id)
+            if row is None:  # an item that could not be read before, and has an id now
+                ledger.take_notification(kept.source, kept.delivery, one, receipt)
+            elif self._desk.settle_kept(connection, row, outcome=one.outcome, kind=one.type, error=one.error):
+                receipt.new += 1
+                ledger.take_mapped(kept.source, row, one, receipt)
+        found = {one.notification_id for one in mapped}
+        for notification_id, row in kept.notifications.items():
+            if notification_id not in found:  # its items stand under their own ids now
+                self._desk.settle_kept(connection, row, outcome=Outcome.MAPPED, kind=None, error=None)
+        ledger.rows.repeats.clear()  # siblings that were mapped at once: the provider did not say them again
+        self._write(connection, ledger, receipt)
+        return receipt
+
+    async def prune(self, *, bodies_before_ms: int, keys_before_ms: int) -> int:
+        return await self._writer.run(
+            partial(self._desk.prune, bodies_before_ms=bodies_before_ms, keys_before_ms=keys_before_ms)
+        )
+
+    async def depths(self) -> Sequence[Depth]:
+        return await self._read(self._desk.depths)
+
+    async def events(
+        self, *, state: EventState | None = None, limit: int = 50, reference: str | None = None
+    ) -> Sequence[EventRow]:
+        return await self._read(partial(self._desk.events, state=state, limit=limit, reference=reference))
+
+    async def open_batches(self) -> Sequence[BatchRow]:
+        return await self._read(self._desk.open_batches)
+
+    async def settle_held(self, batch: int, *, accepted: bool) -> bool:
+        return await self._writer.run(lambda connection: self._outbox.settle_held(connection, batch, accepted=accepted))
+
+    async def resend(self, event_ids: Sequence[int]) -> set[str]:
+        return await self._writer.run(lambda connection: self._outbox.resend(connection, event_ids))
+
+    async def check(self) -> None:
+        await self._writer.run(self._desk.check)
+
+    async def close(self) -> None:
+        await self._writer.close()
+        self._readers.shutdown()
+        self._reading.dispose()
+
+    async def _read(self, job: Callable[[Connection], T]) -> T:
+        """Run a reading job beside the writer. Raises `StoreUnavailableError`."""
+
+        def run() -> T:
+            with self._reading.connect() as connection:
+                return job(connection)
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._readers, run)
+        except Exception as error:
+            if is_outage(error):
+                raise StoreUnavailableError(str(error)) from error
+            raise

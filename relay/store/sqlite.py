@@ -1,0 +1,134 @@
+"""SQLite's half of the store: how the file is opened, and the statements of the hot path.
+
+WAL, fsync at every commit, one writer. The rows of a group go in with a handful of multi-row statements: each statement
+is a hand-over of the interpreter's lock between the writer's thread and the event loop, so their number counts more than
+their length.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.pool import NullPool
+
+from relay.sealing import Entity
+from relay.store.ledger import COLUMNS, Key, Rows
+
+#: Rows per multi-row statement: a few fixed sizes, so that SQLite's statement cache knows them all.
+_CHUNKS = (256, 64, 16, 4, 1)
+_BUSY_TIMEOUT_MS = 10_000
+_CACHED_STATEMENTS = 256
+
+
+def open_engine(path: Path, *, reading: bool = False) -> Engine:
+    """An engine on this file, with the durability that the promise needs."""
+    engine = create_engine(
+        f"sqlite:///{path}",
+        poolclass=NullPool,
+        connect_args={"check_same_thread": False, "cached_statements": _CACHED_STATEMENTS},
+    )
+    begin = "BEGIN" if reading else "BEGIN IMMEDIATE"
+
+    def on_connect(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None  # BEGIN is said below, in the form that the use needs
+        connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA cache_size = -16000")
+        connection.execute("PRAGMA temp_store = MEMORY")
+
+    def on_begin(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    event.listen(engine, "connect", on_connect)
+    event.listen(engine, "begin", on_begin)
+    return engine
+
+
+class SQLiteStatements:
+    """The hot path's statements, on the driver itself."""
+
+    def taken(self, connection: Connection, wanted: Iterable[Key]) -> dict[Key, int]:
+        """Which of these keys are taken, and by what."""
+        sql = "SELECT k.source, k.key, k.ref FROM w CROSS JOIN keys k ON k.source = w.source AND k.key = w.key"
+        return {(source, key): ref for source, key, ref in _joined(connection, sql, wanted)}
+
+    def known(self, connection: Connection, wanted: Iterable[Key]) -> dict[Key, Entity]:
+        """Which of these entities are known."""
+        sql = (
+            "SELECT e.source, e.key, e.user_id, e.rank, e.attribution, e.marks "
+            "FROM w CROSS JOIN entities e ON e.source = w.source AND e.key = w.key"
+        )
+        return {
+            (source, key): Entity(
+                keys=(key,), user_id=user, rank=rank, attribution=orjson.loads(attribution),
+                marks=frozenset(orjson.loads(marks)),
+            )
+            for source, key, user, rank, attribution, marks in _joined(connection, sql, wanted)
+        }  # fmt: skip
+
+    def waiting(self, connection: Connection, learned: Iterable[Key]) -> list[tuple[str, int]]:
+        """Source and row id of the events that wait for one of these entities."""
+        sql = "SELECT DISTINCT v.source, v.event FROM w CROSS JOIN waits v ON v.source = w.source AND v.key = w.key"
+        return [(source, row) for source, row in _joined(connection, sql, learned)]
+
+    def insert(self, connection: Connection, rows: Rows) -> None:
+        """All rows of a group."""
+        cursor = _cursor(connection)
+        for table, columns in COLUMNS.items():
+            for chunk in _chunks(getattr(rows, table)):
+                cursor.execute(_insert_sql(table, columns, len(chunk)), [value for row in chunk for value in row])
+
+    def upsert_entities(self, connection: Connection, entities: Mapping[Key, Entity], *, seen_at_ms: int) -> None:
+        """What is known of these entities from now on."""
+        columns = ("source", "key", "user_id", "rank", "attribution", "marks", "seen_at_ms")
+        rows = [
+            (*key, entity.user_id, entity.rank, orjson.dumps(dict(entity.attribution)).decode(),
+             orjson.dumps(sorted(entity.marks)).decode(), seen_at_ms)
+            for key, entity in entities.items()
+        ]  # fmt: skip
+        cursor = _cursor(connection)
+        for chunk in _chunks(rows):
+            sql = _insert_sql("entities", columns, len(chunk)).replace("INSERT", "INSERT OR REPLACE", 1)
+            cursor.execute(sql, [value for row in chunk for value in row])
+
+    def repeat(self, connection: Connection, notifications: Sequence[int]) -> None:
+        """Count these notifications as said once more."""
+        _cursor(connection).executemany(
+            "UPDATE notifications SET repeats = repeats + 1 WHERE id = ?", [(row,) for row in notifications]
+        )
+
+
+def _cursor(connection: Connection) -> sqlite3.Cursor:
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    return driver.cursor()
+
+
+@cache
+def _insert_sql(table: str, columns: tuple[str, ...], rows: int) -> str:
+    values = f"({','.join('?' * len(columns))})"
+    return f"INSERT INTO {table} ({','.join(columns)}) VALUES {','.join([values] * rows)}"  # noqa: S608  our own names
+
+
+def _chunks(rows: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    start = 0
+    while start < len(rows):
+        size = next(size for size in _CHUNKS if size <= len(rows) - start)
+        yield rows[start : start + size]
+        start += size
+
+
+def _joined(connection: Connection, sql: str, wanted: Iterable[Key]) -> Iterator[tuple[Any, ...]]:
+    """The rows of a select over `w(source, key)`, the wanted keys. CROSS JOIN keeps `w` the outer loop."""
+    cursor = _cursor(connection)
+    for chunk in _chunks(list(dict.fromkeys(wanted))):
+        values = ",".join(["(?,?)"] * len(chunk))
+        cursor.execute(f"WITH w(source, key) AS (VALUES {values}) {sql}", [part for key in chunk for part in key])
+        yield from cursor

@@ -1,0 +1,234 @@
+"""The one writer: a thread that owns the writing connection and commits in groups.
+
+In: arrivals and jobs (functions of a connection). All that wait at a moment run in one transaction, behind one fsync;
+their callers wake only after the commit. A job that raises is rolled back alone. The linger is adaptive: none while
+little happens, a moment under load, so that groups grow when it pays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection
+
+from relay.store.base import Arrival, Receipt, StoreUnavailableError
+
+T = TypeVar("T")
+Job = Callable[[Connection], Any]
+AcceptGroup = Callable[[Connection, Sequence[Arrival]], list[Receipt]]
+
+#: From this many arrivals in a group on, the next one waits a moment for company.
+_BUSY_GROUP = 4
+_LINGER_S = 0.0015
+
+
+class Writer:
+    """Runs arrivals and jobs on its own thread. Bound to the event loop that made it."""
+
+    def __init__(
+        self, connect: Callable[[], Connection], accept: AcceptGroup, *, observe: Callable[[int], None] | None = None
+    ) -> None:
+        self._connect = connect
+        self._accept = accept
+        self._observe = observe or (lambda _size: None)
+        self._loop = asyncio.get_running_loop()
+        self._gathering: list[tuple[Arrival, asyncio.Future[Receipt]]] = []
+        self._in_flight = 0
+        self._flush_is_planned = False
+        self._last_group = 0
+        self._queue: queue.SimpleQueue[Callable[[], None] | _Group | _Task | None] = queue.SimpleQueue()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Arrivals that are not yet committed."""
+        return len(self._gathering) + self._in_flight
+
+    async def accept(self, arrival: Arrival) -> Receipt:
+        """Commit the arrival together with all that wait now. Raises `StoreUnavailableError`, having kept nothing."""
+        if self._closed:
+            msg = "the store is closed"
+            raise StoreUnavailableError(msg)
+        future: asyncio.Future[Receipt] = self._loop.create_future()
+        self._gathering.append((arrival, future))
+        self._plan_flush()
+        return await future
+
+    async def run(self, job: Callable[[Connection], T]) -> T:
+        """Run a job inside the next transaction, and return its value after the commit."""
+        if self._closed:
+            msg = "the store is closed"
+            raise StoreUnavailableError(msg)
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._queue.put(_Task(job, future))
+        return await future
+
+    async def close(self) -> None:
+        """Commit what is waiting, then end the thread."""
+        if self._closed:
+            return
+        while self._gathering or self._in_flight:
+            self._flush()
+            await asyncio.sleep(0.001)
+        self._closed = True
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    # --- on the event loop ---
+
+    def _plan_flush(self) -> None:
+        if self._flush_is_planned or self._in_flight:
+            return
+        self._flush_is_planned = True
+        if self._last_group >= _BUSY_GROUP:
+            self._loop.call_later(_LINGER_S, self._flush)
+        else:
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_is_planned = False
+        if not self._gathering or self._in_flight:
+            return
+        group, self._gathering = self._gathering, []
+        self._in_flight = self._last_group = len(group)
+        self._queue.put(_Group(group))
+
+    def _wake(self, settled: list[tuple[asyncio.Future[Any], Any]]) -> None:
+        for future, value in settled:
+            if future.done():
+                continue  # the caller went away; the commit stands
+            if isinstance(value, BaseException):
+                future.set_exception(value)
+            else:
+                future.set_result(value)
+
+    def _group_is_done(self, settled: list[tuple[asyncio.Future[Any], Any]]) -> None:
+        self._in_flight = 0
+        self._wake(settled)
+        if self._gathering:
+            self._plan_flush()
+
+    # --- on the writer's thread ---
+
+    def _run(self) -> None:
+        connection: Connection | None = None
+        while True:
+            items = [self._queue.get()]
+            with contextlib.suppress(queue.Empty):
+                while items[-1] is not None:
+                    items.append(self._queue.get_nowait())
+            work = [item for item in items if isinstance(item, (_Group, _Task))]
+            try:
+                if connection is None or connection.closed:
+                    connection = self._connect()
+                self._transaction(connection, work)
+            except BaseException as error:  # noqa: BLE001  whatever it was, nobody may wait for ever
+                if connection is not None:
+                    with contextlib.suppress(Exception):
+                        connection.rollback()
+                    with contextlib.suppress(Exception):
+                        connection.close()
+                    connection = None
+                trouble = _unavailable(error)
+                for item in work:
+                    item.fail(trouble)
+            for item in work:
+                self._report(item)
+            if items[-1] is None:
+                if connection is not None:
+                    connection.close()
+                return
+
+    def _transaction(self, connection: Connection, work: list[_Group | _Task]) -> None:
+        with connection.begin():
+            for item in work:
+                if isinstance(item, _Group):
+                    self._accept_group(connection, item)
+                else:
+                    _run_task(connection, item)
+
+    def _accept_group(self, connection: Connection, group: _Group) -> None:
+        arrivals = [arrival for arrival, _ in group.members]
+        try:
+            with connection.begin_nested():
+                group.values = list(self._accept(connection, arrivals))
+        except Exception as error:
+            if is_outage(error):
+                raise
+            # One arrival has something that the store cannot take: find it, keep the others.
+            group.values = [self._accept_one(connection, arrival) for arrival in arrivals]
+        self._observe(len(arrivals))
+
+    def _accept_one(self, connection: Connection, arrival: Arrival) -> Receipt | Exception:
+        try:
+            with connection.begin_nested():
+                return self._accept(connection, [arrival])[0]
+        except Exception as error:
+            if is_outage(error):
+                raise
+            return error
+
+    def _report(self, item: _Group | _Task) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is waiting any more
+            if isinstance(item, _Group):
+                self._loop.call_soon_threadsafe(self._group_is_done, item.settled())
+            else:
+                self._loop.call_soon_threadsafe(self._wake, item.settled())
+
+
+class _Group:
+    """Arrivals that share one commit."""
+
+    def __init__(self, members: list[tuple[Arrival, asyncio.Future[Receipt]]]) -> None:
+        self.members = members
+        self.values: list[Receipt | Exception] = []
+
+    def fail(self, error: Exception) -> None:
+        self.values = [error] * len(self.members)
+
+    def settled(self) -> list[tuple[asyncio.Future[Any], Any]]:
+        return [(future, value) for (_, future), value in zip(self.members, self.values, strict=True)]
+
+
+class _Task:
+    """A job and who waits for it."""
+
+    def __init__(self, job: Job, future: asyncio.Future[Any]) -> None:
+        self.job = job
+        self.future = future
+        self.value: Any = None
+
+    def fail(self, error: Exception) -> None:
+        self.value = error
+
+    def settled(self) -> list[tuple[asyncio.Future[Any], Any]]:
+        return [(self.future, self.value)]
+
+
+def _run_task(connection: Connection, task: _Task) -> None:
+    try:
+        with connection.begin_nested():
+            task.value = task.job(connection)
+    except Exception as error:
+        if is_outage(error):
+            raise
+        task.value = error
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether a driver says that the database is away, full, locked or read-only (by the names of PEP 249)."""
+    origin = getattr(error, "orig", None) or error
+    return any(kind.__name__ in {"OperationalError", "InterfaceError"} for kind in type(origin).__mro__)
+
+
+def _unavailable(error: BaseException) -> Exception:
+    trouble = StoreUnavailableError(str(getattr(error, "orig", None) or error) or type(error).__name__)
+    trouble.__cause__ = error
+    return trouble

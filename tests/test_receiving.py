@@ -1,0 +1,323 @@
+"""Socket → commit → answer: what a provider gets back, and what is stored by then."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import httpx
+import orjson
+import pytest
+
+from relay.store.base import Store, StoreUnavailableError
+from relay.store.schema import Outcome
+from tests import acme
+from tests.conftest import EventsApi, RunningRelay, RunRelay, until
+
+pytestmark = pytest.mark.anyio
+
+
+def rows(relay: RunningRelay, table: str) -> int:
+    with sqlite3.connect(relay.database) as connection:
+        return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+
+
+async def test_a_signed_webhook_becomes_exactly_one_accepted_event(relay: RunningRelay, events_api: EventsApi) -> None:
+    answer = await relay.post(acme.captured(1))
+
+    assert (answer.status_code, answer.content, answer.headers["content-type"]) == (200, b"{}", "application/json")
+    await until(lambda: _received(events_api, 1))
+    (event,) = await events_api.received()
+    assert event["event_type"] == "conversion"
+    assert event["event_name"] == "purchase"
+    assert event["revenue"] == 19.99
+    assert event["currency"] == "EUR"
+    assert event["timestamp"] == 1_795_000_000_000
+    assert event["properties"]["order_id"] == "pay_1"
+    assert "example.com" not in str(event)
+
+
+async def _received(events_api: EventsApi, number: int) -> bool:
+    return len(await events_api.received()) == number
+
+
+async def test_a_delivery_is_on_disk_before_we_answer(relay: RunningRelay) -> None:
+    await relay.post(acme.captured(1))
+
+    assert (rows(relay, "deliveries"), rows(relay, "notifications"), rows(relay, "events")) == (1, 1, 1)
+
+
+async def test_the_same_delivery_twice_becomes_one_event(relay: RunningRelay, events_api: EventsApi) -> None:
+    first, second = await relay.post(acme.captured(1)), await relay.post(acme.captured(1))
+
+    assert (first.status_code, second.status_code) == (200, 200)
+    await relay.post(acme.captured(2))
+    await until(lambda: _received(events_api, 2))
+    assert await events_api.orders() == ["pay_1", "pay_2"]
+    assert await relay.metric("relay_notifications_total", source="acme", outcome="repeated") == 1
+
+
+async def test_one_sale_told_twice_becomes_one_event(relay: RunningRelay, events_api: EventsApi) -> None:
+    await relay.post(acme.captured(1))
+
+    assert (await relay.post(acme.captured(1, notification="ntf_other"))).status_code == 200
+
+    await relay.post(acme.captured(2))
+    await until(lambda: _received(events_api, 2))
+    assert await relay.metric("relay_duplicates_total", source="acme") == 1
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"X-Acme-Signature": ""},
+        {"X-Acme-Signature": "0" * 64},
+        {"X-Acme-Signature": "not hex"},
+        {"X-Acme-Signature": "\xff\xfe"},
+        acme.signed(b"other body"),
+        acme.signed(orjson.dumps(acme.captured(1)), secret="acme_wrong"),
+    ],
+)
+async def test_what_is_not_signed_is_refused_and_nothing_is_stored(
+    relay: RunningRelay, headers: dict[str, str]
+) -> None:
+    raw = {name: value.encode("latin-1") for name, value in {"x-other": "1", **headers}.items()}
+
+    answer = await relay.http.post("/webhooks/acme", content=orjson.dumps(acme.captured(1)), headers=raw)
+
+    assert answer.status_code == 401
+    assert rows(relay, "deliveries") == rows(relay, "notifications") == rows(relay, "events") == 0
+
+
+async def test_a_body_that_was_written_anew_is_refused(relay: RunningRelay) -> None:
+    body = b'{ "id": "ntf_1",  "type": "payment.captured" }'
+
+    answer = await relay.post(orjson.dumps(orjson.loads(body)), headers=acme.signed(body))
+
+    assert answer.status_code == 401
+
+
+async def test_a_source_without_a_secret_does_not_exist(relay: RunningRelay) -> None:
+    assert (await relay.post({}, source="stripe")).status_code == 404
+    assert (await relay.post({}, source="unheard-of")).status_code == 404
+    assert (await relay.http.get("/webhooks/stripe")).status_code == 404
+
+
+async def test_get_and_head_are_answered_without_side_effects(relay: RunningRelay) -> None:
+    assert (await relay.http.get("/webhooks/acme")).status_code == 200
+    assert (await relay.http.head("/webhooks/acme")).status_code == 200
+    assert (await relay.http.put("/webhooks/acme")).status_code == 405
+    assert rows(relay, "deliveries") == 0
+
+
+async def test_a_body_over_the_limit_is_refused(run_relay: RunRelay) -> None:
+    async with run_relay(RELAY_BODY_LIMIT_BYTES="2048") as relay:
+        small, large = b'"' + b"a" * 2000 + b'"', b'"' + b"a" * 3000 + b'"'
+
+        async def chunks():  # noqa: ANN202  a body whose length nobody announced
+            for start in range(0, len(large), 500):
+                yield large[start : start + 500]
+
+        assert (await relay.post(small)).status_code == 200
+        assert (await relay.post(large)).status_code == 413
+        unannounced = await relay.http.post("/webhooks/acme", content=chunks(), headers=acme.signed(large))
+        assert unannounced.status_code == 413
+
+
+async def test_both_secrets_fit_while_one_is_rotated(run_relay: RunRelay) -> None:
+    async with run_relay(RELAY_ACME_SECRET="acme_new,acme_old") as relay:
+        for secret in ("acme_new", "acme_old"):
+            body = orjson.dumps(acme.captured(secret))
+            assert (await relay.post(body, headers=acme.signed(body, secret=secret))).status_code == 200
+        assert await relay.metric("relay_secrets_used_total", source="acme", secret="1") == 1
+
+
+async def test_types_that_are_ignored_or_unknown_or_off_are_accepted_and_counted(relay: RunningRelay) -> None:
+    for number, kind in enumerate(["payment.authorized", "never.heard.of", "lookup"]):
+        assert (await relay.post({"id": f"n{number}", "type": kind})).status_code == 200
+
+    assert await relay.metric("relay_notifications_total", source="acme", outcome="ignored") == 2
+    assert await relay.metric("relay_notifications_total", source="acme", outcome="not_mapped") == 1
+    assert await relay.metric("relay_not_mapped_total", source="acme", type="never.heard.of") == 1
+    assert rows(relay, "events") == 0
+
+
+async def test_an_option_switches_its_types_on(run_relay: RunRelay) -> None:
+    async with run_relay(RELAY_ACME_ENABLE="lookups") as relay:
+        await relay.post({"id": "n1", "type": "lookup"})
+
+        assert rows(relay, "events") == 1
+
+
+async def test_test_mode_is_answered_and_not_forwarded(relay: RunningRelay) -> None:
+    assert (await relay.post({**acme.captured(1), "test": True})).status_code == 200
+
+    assert rows(relay, "events") == 0
+    assert await relay.metric("relay_notifications_total", source="acme", outcome="test") == 1
+
+
+async def test_test_mode_is_forwarded_and_marked_where_it_is_wanted(
+    run_relay: RunRelay, events_api: EventsApi
+) -> None:
+    async with run_relay(RELAY_TEST_MODE="forward") as relay:
+        await relay.post({**acme.captured(1), "test": True})
+        await until(lambda: _received(events_api, 1))
+
+    assert (await events_api.received())[0]["properties"]["livemode"] is False
+
+
+async def test_a_mapper_that_raises_never_becomes_the_providers_problem(relay: RunningRelay) -> None:
+    broken = {"id": "ntf_1", "type": "payment.captured", "payment": {"id": "pay_1"}}
+
+    assert (await relay.post(broken)).status_code == 200
+
+    (kept,) = await relay.store.unmapped(outcome=Outcome.FAILED)
+    assert orjson.loads(kept.body) == broken
+    assert await relay.metric("relay_notifications_total", source="acme", outcome="failed") == 1
+
+
+async def test_a_parked_delivery_is_mapped_at_the_next_start_after_the_fix(
+    run_relay: RunRelay, events_api: EventsApi
+) -> None:
+    broken = acme.make()
+    broken.mappers["payment.captured"] = lambda _n: [][1]
+    async with run_relay(providers={"acme": broken}) as relay:
+        assert (await relay.post(acme.captured(1))).status_code == 200
+
+    async with run_relay():
+        await until(lambda: _received(events_api, 1))
+
+    assert await events_api.orders() == ["pay_1"]
+
+
+@pytest.mark.parametrize("body", [b"", b"not json", b"[", b"null", b"7", b'"text"', b"\xff\xfe", b"[[]]", b'{"id":{}}'])
+async def test_an_odd_body_that_is_signed_is_kept_and_answered(relay: RunningRelay, body: bytes) -> None:
+    assert (await relay.post(body)).status_code == 200
+
+    assert rows(relay, "deliveries") == 1
+    assert rows(relay, "events") == 0
+
+
+async def test_one_odd_item_parks_alone_and_its_siblings_go_on(relay: RunningRelay, events_api: EventsApi) -> None:
+    assert (await relay.post([acme.captured(1), 7, {"id": "ntf_2", "type": "payment.captured"}, acme.captured(3)]))
+
+    await until(lambda: _received(events_api, 2))
+    (kept,) = await relay.store.unmapped(outcome=Outcome.FAILED)
+    assert len(kept.notifications) == 2
+
+
+async def test_credentials_are_never_stored(relay: RunningRelay) -> None:
+    body = orjson.dumps({"id": "n1", "type": "never.heard.of"})
+    headers = {**acme.signed(body), "Authorization": "Bearer hush", "Cookie": "hush", "X-Other": "fine"}
+    await relay.post(body, headers=headers)
+
+    (kept,) = await relay.store.unmapped(outcome=Outcome.NOT_MAPPED)
+    assert kept.headers["x-other"] == "fine"
+    assert "hush" not in str(kept.headers)
+
+
+async def test_personal_data_is_unreadable_at_rest(relay: RunningRelay) -> None:
+    await relay.post(acme.captured(1, email="someone@example.com"))
+
+    with sqlite3.connect(relay.database) as connection:
+        assert b"someone@example.com" not in "".join(connection.iterdump()).encode()
+    stored = b"".join(path.read_bytes() for path in relay.database.parent.glob("relay.db*"))
+    assert b"someone@example.com" not in stored
+
+
+async def test_overload_says_come_later(run_relay: RunRelay) -> None:
+    async with run_relay(RELAY_MIN_FREE_DISK_MB=str(10**9)) as relay:
+        answer = await relay.post(acme.captured(1))
+
+        assert answer.status_code == 429
+        assert int(answer.headers["retry-after"]) > 0
+        assert (await relay.http.get("/readyz")).status_code == 503
+        assert rows(relay, "deliveries") == 0
+
+
+async def test_a_store_that_is_away_says_come_later_and_recovers(relay: RunningRelay, events_api: EventsApi) -> None:
+    real = relay.app.receiver
+    assert real is not None
+    store = real._store
+    real._store = _Away()
+    assert (await relay.post(acme.captured(1))).status_code == 429
+
+    real._store = store
+    assert (await relay.post(acme.captured(1))).status_code == 200
+    await until(lambda: _received(events_api, 1))
+
+
+class _Away(Store):
+    waiting = 0
+
+    async def accept(self, arrival: object) -> None:  # type: ignore[override]
+        del arrival
+        raise StoreUnavailableError("away")
+
+
+async def test_what_was_accepted_before_a_restart_is_sent_after_it(run_relay: RunRelay, events_api: EventsApi) -> None:
+    await events_api.misbehave(status=503)
+    async with run_relay() as relay:
+        await relay.post(acme.captured(1))
+    await events_api.behave()
+
+    async with run_relay() as relay:
+        # the retry of the first attempt is due by the clock, which stands still
+        relay.app.state.keeper._clock.advance(seconds=60)
+        await until(lambda: _received(events_api, 1))
+
+
+async def test_two_relays_do_not_serve_one_file(run_relay: RunRelay) -> None:
+    async with run_relay():
+        with pytest.raises(Exception, match="did not start"):
+            async with run_relay():
+                pass
+
+
+class TestHealth:
+    async def test_alive_and_ready(self, relay: RunningRelay) -> None:
+        assert (await relay.http.get("/healthz")).json()["status"] == "ok"
+        ready = await relay.http.get("/readyz")
+        assert (ready.status_code, ready.json()["status"]) == (200, "ok")
+
+    async def test_a_paused_destination_is_told_and_turns_no_provider_away(self, run_relay: RunRelay) -> None:
+        async with run_relay(OAA_API_KEY="oa_live_wrong") as relay:
+            await relay.post(acme.captured(1))
+
+            async def is_degraded() -> bool:
+                return bool((await relay.http.get("/readyz")).json()["status"] == "degraded")
+
+            await until(is_degraded)
+            ready = await relay.http.get("/readyz")
+            assert ready.status_code == 200
+            assert "401" in ready.json()["destinations"]["default"]["reason"]
+
+    async def test_the_webhooks_are_on_the_openapi_page(self, relay: RunningRelay) -> None:
+        paths = (await relay.http.get("/openapi.json")).json()["paths"]
+
+        assert {"/webhooks/{source}", "/healthz", "/readyz", "/metrics"} <= set(paths)
+
+    async def test_the_figures_agree_with_the_events_api(self, relay: RunningRelay, events_api: EventsApi) -> None:
+        for number in range(20):
+            await relay.post(acme.captured(number))
+        await until(lambda: _received(events_api, 20))
+
+        async def all_counted() -> bool:
+            return await relay.metric("relay_events_sent_total", destination="default") == 20
+
+        await until(all_counted)
+        assert await relay.metric("relay_events_total", source="acme") == 20
+        assert await relay.metric("relay_deliveries_total", source="acme", answer="accepted") == 20
+
+
+async def test_a_client_that_hangs_up_midway_leaves_nothing(relay: RunningRelay) -> None:
+    with pytest.raises(httpx.HTTPError):
+        await relay.http.post("/webhooks/acme", content=_breaking(), headers={"content-length": "100"})
+
+    assert (await relay.post(acme.captured(1))).status_code == 200
+    assert rows(relay, "deliveries") == 1
+
+
+async def _breaking():  # noqa: ANN202
+    yield b"half of"
+    raise httpx.WriteError("gone")

@@ -1,0 +1,145 @@
+"""Serving over real sockets: the app starts, takes what is in flight to its end, and leaves nothing behind."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from relay.serving import ASGIApp, Receive, Scope, Send, Served, StartError, hang_up, serve, serving
+
+pytestmark = pytest.mark.anyio
+
+
+def app_that(
+    answer: Callable[[Scope, Receive, Send], object], lived: list[str] | None = None, *, starts: bool = True
+) -> ASGIApp:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await answer(scope, receive, send)  # type: ignore[misc]
+            return
+        while True:
+            phase = (await receive())["type"]
+            if lived is not None:
+                lived.append(phase)
+            await send({"type": f"{phase}.complete" if starts else f"{phase}.failed"})
+            if phase == "lifespan.shutdown" or not starts:
+                return
+
+    return app
+
+
+async def says_ok(_scope: Scope, _receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+async def test_it_listens_on_a_free_port_and_says_which() -> None:
+    lived: list[str] = []
+    async with serving(app_that(says_ok, lived)) as served, httpx.AsyncClient() as client:
+        answer = await client.get(served.url)
+
+        assert f"http://127.0.0.1:{served.port}" == served.url
+        assert "ok" == answer.text
+        assert "date" in answer.headers
+    assert ["lifespan.startup", "lifespan.shutdown"] == lived
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection(served.host, served.port)
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
+def test_the_url_of_an_ipv6_address_has_brackets() -> None:
+    assert "http://[::1]:8000" == Served("::1", 8000).url
+
+
+async def test_an_answer_is_not_held_back() -> None:
+    """Head and body are two packets: with Nagle's delay the second one of them waits 40 ms for the caller."""
+    async with serving(app_that(says_ok)) as served:
+        reader, writer = await asyncio.open_connection(served.host, served.port)
+        started = asyncio.get_running_loop().time()
+        for _ in range(50):
+            writer.write(b"GET / HTTP/1.1\r\nHost: relay\r\n\r\n")
+            await reader.readuntil(b"ok")
+        took_s = asyncio.get_running_loop().time() - started
+        writer.close()
+
+    assert took_s < 50 * 0.040 / 2
+
+
+async def test_what_is_in_flight_finishes_before_it_stops() -> None:
+    arrived, go_on = asyncio.Event(), asyncio.Event()
+
+    async def waits(scope: Scope, receive: Receive, send: Send) -> None:
+        arrived.set()
+        await go_on.wait()
+        await says_ok(scope, receive, send)
+
+    async with httpx.AsyncClient() as client:
+        async with serving(app_that(waits)) as served:
+            call = asyncio.create_task(client.get(served.url))
+            await arrived.wait()
+            asyncio.get_running_loop().call_soon(go_on.set)
+
+        assert "ok" == (await call).text
+
+
+async def test_a_taken_port_is_told() -> None:
+    async with serving(app_that(says_ok)) as served:
+        with pytest.raises(StartError, match=f"cannot listen on 127.0.0.1:{served.port}: Address already in use"):
+            async with serving(app_that(says_ok), port=served.port):
+                pass
+
+
+async def test_an_app_that_does_not_start_is_told() -> None:
+    with pytest.raises(StartError, match="did not start"):
+        async with serving(app_that(says_ok, starts=False)):
+            pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_ends_it_gracefully(number: int) -> None:
+    lived: list[str] = []
+
+    await serve(app_that(says_ok, lived), host="127.0.0.1", port=0, started=lambda _: os.kill(os.getpid(), number))
+
+    assert ["lifespan.startup", "lifespan.shutdown"] == lived
+
+
+async def test_a_second_signal_does_not_wait_for_what_is_in_flight() -> None:
+    arrived = asyncio.Event()
+
+    async def hangs(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        arrived.set()
+        await asyncio.Event().wait()
+
+    async def call_and_interrupt(served: Served) -> None:
+        _, writer = await asyncio.open_connection(served.host, served.port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: relay\r\n\r\n")
+        await arrived.wait()
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.sleep(0)
+        os.kill(os.getpid(), signal.SIGINT)
+        writer.close()
+
+    calls = []
+    async with asyncio.timeout(5):
+        await serve(
+            app_that(hangs), host="127.0.0.1", port=0, grace_s=60,
+            started=lambda served: calls.append(asyncio.create_task(call_and_interrupt(served))),
+        )  # fmt: skip
+    await calls[0]
+
+
+async def test_an_app_can_hang_up_without_an_answer() -> None:
+    async def hangs_up(scope: Scope, receive: Receive, _send: Send) -> None:
+        await hang_up(scope, receive)
+
+    async with serving(app_that(hangs_up)) as served:
+        reader, writer = await asyncio.open_connection(served.host, served.port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: relay\r\n\r\n")
+
+        assert b"" == await reader.read()
+        writer.close()

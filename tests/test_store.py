@@ -1,0 +1,380 @@
+"""What every store promises (`relay.store.base`), on every backend."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import orjson
+import pytest
+
+from relay.contract import Learned, Person, Variant
+from relay.store.base import Batch, DestinationState, Store
+from relay.store.schema import EventState, Outcome
+from tests.things import DAY, NOON, Clock, arrival, mapped, purchase, sale
+
+pytestmark = pytest.mark.anyio
+
+
+async def claim(store: Store, limit: int = 1000, owner: str = "me", destination: str = "default") -> Batch:
+    batch = await store.claim(destination, limit=limit, lease_ms=60_000, owner=owner)
+    assert batch is not None
+    return batch
+
+
+async def nothing_to_claim(store: Store) -> bool:
+    return await store.claim("default", limit=1000, lease_ms=60_000, owner="me") is None
+
+
+def orders(batch: Batch) -> list[str]:
+    return [orjson.loads(event.payload)["properties"]["order_id"] for event in batch.events]
+
+
+async def states(store: Store) -> dict[str, EventState]:
+    return {orjson.loads(row.payload)["properties"]["order_id"]: row.state for row in await store.events()}
+
+
+class TestAccepting:
+    async def test_a_sale_becomes_one_pending_event(self, store: Store) -> None:
+        receipt = await store.accept(sale(1))
+
+        assert (receipt.new, receipt.events, receipt.destinations) == (1, 1, {"default"})
+        assert await states(store) == {"order_1": EventState.PENDING}
+
+    async def test_the_same_notification_twice_becomes_one_event(self, store: Store) -> None:
+        await store.accept(sale(1))
+
+        again = await store.accept(sale(1))
+
+        assert (again.new, again.repeated, again.events) == (0, 1, 0)
+        assert len(await store.events()) == 1
+
+    async def test_the_same_notification_twice_in_one_commit_becomes_one_event(self, store: Store) -> None:
+        receipts = await asyncio.gather(*(store.accept(sale(1)) for _ in range(50)))
+
+        assert sum(receipt.events for receipt in receipts) == 1
+        assert len(await store.events()) == 1
+
+    async def test_one_sale_told_by_two_notifications_is_one_event_and_a_recorded_duplicate(self, store: Store) -> None:
+        await store.accept(arrival(mapped(1, purchase(1))))
+
+        receipt = await store.accept(arrival(mapped(2, purchase(1))))
+
+        assert (receipt.new, receipt.events, receipt.duplicates) == (1, 0, 1)
+        assert len(await store.events()) == 1
+
+    async def test_a_duplicate_makes_its_other_keys_names_of_the_same_fact(self, store: Store) -> None:
+        await store.accept(arrival(mapped(1, purchase(1, once=("checkout:1", "payment:1")))))
+        await store.accept(arrival(mapped(2, purchase(1, once=("payment:1", "charge:1")))))
+
+        receipt = await store.accept(arrival(mapped(3, purchase(1, once="charge:1"))))
+
+        assert (receipt.events, receipt.duplicates) == (0, 1)
+
+    async def test_the_same_key_at_two_sources_is_two_facts(self, store: Store) -> None:
+        await store.accept(sale(1))
+
+        receipt = await store.accept(arrival(mapped(1, purchase(1)), source="other-shop"))
+
+        assert receipt.events == 1
+
+    async def test_two_events_of_one_notification_are_both_kept(self, store: Store) -> None:
+        receipt = await store.accept(arrival(mapped(1, purchase(1), purchase(2))))
+
+        assert receipt.events == 2
+
+    async def test_a_delivery_of_a_thousand_notifications_is_one_commit(self, store: Store) -> None:
+        receipt = await store.accept(arrival(*(mapped(number, purchase(number)) for number in range(1000))))
+
+        assert (receipt.new, receipt.events) == (1000, 1000)
+
+    async def test_many_at_once_share_commits_and_none_is_lost(self, store: Store) -> None:
+        receipts = await asyncio.gather(*(store.accept(sale(number)) for number in range(500)))
+
+        assert sum(receipt.events for receipt in receipts) == 500
+        assert (await store.depths())[0].pending == 500
+
+    async def test_one_arrival_that_cannot_be_written_does_not_take_others_with_it(self, store: Store) -> None:
+        broken = arrival(mapped(1, purchase(1)), secret=object())
+
+        results = await asyncio.gather(store.accept(broken), store.accept(sale(2)), return_exceptions=True)
+
+        assert isinstance(results[0], Exception)
+        assert await states(store) == {"order_2": EventState.PENDING}
+
+
+class TestForwarding:
+    async def test_a_batch_holds_up_to_the_limit_in_the_order_of_arrival(self, store: Store) -> None:
+        for number in range(5):
+            await store.accept(sale(number))
+
+        first, second = await claim(store, limit=3), await claim(store, limit=3)
+
+        assert orders(first) == ["order_0", "order_1", "order_2"]
+        assert orders(second) == ["order_3", "order_4"]
+        assert await nothing_to_claim(store)
+
+    async def test_another_destinations_events_are_not_in_it(self, store: Store) -> None:
+        await store.accept(arrival(mapped(1, purchase(1), destination="test")))
+
+        assert await nothing_to_claim(store)
+        assert orders(await claim(store, destination="test")) == ["order_1"]
+
+    async def test_what_was_sent_is_settled(self, store: Store) -> None:
+        await store.accept(sale(1))
+        batch = await claim(store)
+
+        assert await store.sent(batch)
+
+        assert await states(store) == {"order_1": EventState.SENT}
+        assert not await store.sent(batch)
+
+    async def test_a_retry_is_the_same_batch_with_the_same_key(self, store: Store, clock: Clock) -> None:
+        await store.accept(sale(1))
+        batch = await claim(store)
+        await store.later(batch, due_at_ms=NOON + 5000, words="503")
+        await store.accept(sale(2))
+
+        assert orders(await claim(store)) == ["order_2"]
+        assert await nothing_to_claim(store)
+        assert await store.next_due("default") == NOON + 5000
+        clock.advance(ms=5000)
+        again = await claim(store)
+
+        assert (again.id, again.idempotency_key, again.attempts) == (batch.id, batch.idempotency_key, 1)
+        assert orders(again) == ["order_1"]
+
+    async def test_a_lost_lease_settles_nothing(self, store: Store, clock: Clock) -> None:
+        await store.accept(sale(1))
+        frozen = await claim(store, owner="frozen")
+        clock.advance(seconds=61)
+        other = await claim(store, owner="other")
+
+        assert not await store.sent(frozen)
+        assert await store.sent(other)
+
+    async def test_a_batch_whose_lease_ran_out_is_in_doubt(self, store: Store, clock: Clock) -> None:
+        await store.accept(sale(1))
+        await claim(store, owner="dead")
+        clock.advance(seconds=61)
+
+        await claim(store, owner="other")
+
+        assert [row.doubts for row in await store.events()] == [1]
+
+    async def test_in_doubt_is_counted_and_retried_under_the_same_key(self, store: Store) -> None:
+        await store.accept(sale(1))
+        batch = await claim(store)
+
+        await store.in_doubt(batch, due_at_ms=NOON, words="no answer")
+        again = await claim(store)
+
+        assert again.idempotency_key == batch.idempotency_key
+        assert (await store.depths())[0].doubted == 1
+
+    async def test_recovery_puts_what_a_dead_process_was_sending_in_doubt(self, store: Store) -> None:
+        await store.accept(sale(1))
+        await claim(store, owner="dead process")
+
+        assert await store.recover(owner="new process") == 1
+        assert orders(await claim(store)) == ["order_1"]
+        assert [row.doubts for row in await store.events()] == [1]
+
+    async def test_halves_hold_what_the_whole_held(self, store: Store) -> None:
+        for number in range(5):
+            await store.accept(sale(number))
+        whole = await claim(store)
+
+        await store.split(whole, first=2, words="400")
+        halves = [await claim(store), await claim(store)]
+
+        assert [orders(half) for half in halves] == [["order_0", "order_1"], ["order_2", "order_3", "order_4"]]
+        assert len({whole.idempotency_key, *(half.idempotency_key for half in halves)}) == 3
+
+    async def test_a_refused_event_is_a_dead_letter_with_the_words_and_can_be_sent_again(self, store: Store) -> None:
+        await store.accept(sale(1))
+        await store.refuse(await claim(store), reason="event_name is too long")
+
+        (dead,) = await store.events(state=EventState.DEAD)
+        assert dead.reason == "event_name is too long"
+        assert await store.resend([dead.id]) == {"default"}
+        assert orders(await claim(store)) == ["order_1"]
+
+    async def test_some_of_a_batch_can_be_given_up_while_the_rest_goes_on(self, store: Store, clock: Clock) -> None:
+        for number in range(3):
+            await store.accept(sale(number))
+        batch = await claim(store)
+
+        await store.refuse(batch, reason="too old", only=[batch.events[0].id], due_at_ms=NOON + 1)
+        clock.advance(ms=1)
+
+        assert orders(await claim(store)) == ["order_1", "order_2"]
+        assert (await states(store))["order_0"] is EventState.DEAD
+
+    async def test_what_is_known_of_a_destination_is_kept(self, store: Store) -> None:
+        state = DestinationState(paused="401: no such key", probe_at_ms=NOON, batch_size=500, single=True)
+
+        assert await store.destination("default") == DestinationState()
+        await store.set_destination("default", DestinationState(batch_size=1))
+        await store.set_destination("default", state)
+
+        assert await store.destination("default") == state
+
+
+class TestHolding:
+    @pytest.fixture
+    def hold(self) -> bool:
+        return True
+
+    async def test_a_batch_in_doubt_waits_for_a_person(self, store: Store, clock: Clock) -> None:
+        await store.accept(sale(1))
+        batch = await claim(store)
+        await store.in_doubt(batch, due_at_ms=NOON, words="no answer")
+        clock.advance(days=1)
+
+        assert await nothing_to_claim(store)
+        assert (await store.depths())[0].held == 1
+
+    @pytest.mark.parametrize(("accepted", "then"), [(True, EventState.SENT), (False, EventState.BATCHED)])
+    async def test_a_person_decides(self, store: Store, *, accepted: bool, then: EventState) -> None:
+        await store.accept(sale(1))
+        batch = await claim(store)
+        await store.in_doubt(batch, due_at_ms=NOON, words="no answer")
+
+        assert await store.settle_held(batch.id, accepted=accepted)
+
+        assert await states(store) == {"order_1": then}
+        assert not await store.settle_held(batch.id, accepted=accepted)
+
+
+def customer(email: str, *keys: str, marks: Sequence[str] = ()) -> Learned:
+    return Learned(keys=keys, person=Person(email=email), metadata={"utm_source": "news"}, marks=tuple(marks))
+
+
+class TestJoining:
+    async def test_what_was_learned_before_completes_an_event(self, store: Store) -> None:
+        known = customer("known@example.com", "customer:1")
+        await store.accept(arrival(mapped(1, learned=[known])))
+        await store.accept(
+            arrival(mapped(2, purchase(2, person=Person(customer_id="1"), joins=("customer:1",), waits=True),
+                           wait_until_ms=NOON + 1000))
+        )  # fmt: skip
+        named = await store.accept(sale(3, person=Person(email="known@example.com")))
+
+        users = {orjson.loads(event.payload)["user_id"] for event in (await claim(store)).events}
+
+        assert named.events == 1
+        assert len(users) == 1
+
+    async def test_an_event_waits_for_the_fact_and_leaves_when_it_comes(self, store: Store) -> None:
+        waiting = purchase(1, person=Person(customer_id="1"), joins=("customer:1",), waits=True)
+        receipt = await store.accept(arrival(mapped(1, waiting, wait_until_ms=NOON + 1000)))
+        assert (receipt.events, receipt.destinations) == (1, set())
+        assert await nothing_to_claim(store)
+
+        receipt = await store.accept(arrival(mapped(2, learned=[customer("late@example.com", "customer:1")])))
+
+        assert receipt.destinations == {"default"}
+        payload = orjson.loads((await claim(store)).events[0].payload)
+        assert payload["properties"]["utm_source"] == "news"
+
+    async def test_it_leaves_without_the_fact_when_the_deadline_is_over(self, store: Store, clock: Clock) -> None:
+        waiting = purchase(1, person=Person(customer_id="1"), joins=("customer:1",), waits=True)
+        await store.accept(arrival(mapped(1, waiting, wait_until_ms=NOON + 1000)))
+
+        assert await store.release_overdue() == set()
+        clock.advance(ms=1000)
+        assert await store.release_overdue() == {"default"}
+
+        assert orders(await claim(store)) == ["order_1"]
+
+    async def test_the_first_payment_after_a_trial_becomes_its_variant_and_the_second_does_not(
+        self, store: Store
+    ) -> None:
+        variants = {"trial": Variant(name="trial_converted", once="trial_converted:s")}
+        trial = customer("a@example.com", "subscription:s", marks=["trial"])
+        await store.accept(arrival(mapped(1, learned=[trial])))
+        for number in (2, 3):
+            await store.accept(
+                arrival(mapped(number, purchase(number, joins=("subscription:s",), variants=variants)))
+            )
+
+        names = [orjson.loads(event.payload)["event_name"] for event in (await claim(store)).events]
+
+        assert names == ["trial_converted", "purchase"]
+
+
+class TestKeeping:
+    async def test_a_parked_delivery_is_read_back_and_mapped_later(self, store: Store) -> None:
+        parked = mapped(1, outcome=Outcome.FAILED, error="KeyError: 'amount'")
+        await store.accept(arrival(parked, body=b'{"odd":1}', headers={"x-id": "1"}))
+
+        (kept,) = await store.unmapped(outcome=Outcome.FAILED)
+        receipt = await store.remap(kept, [mapped(1, purchase(1))])
+
+        assert (kept.body, kept.headers, kept.source) == (b'{"odd":1}', {"x-id": "1"}, "shop")
+        assert (receipt.new, receipt.events) == (1, 1)
+        assert await store.unmapped(outcome=Outcome.FAILED) == []
+
+    async def test_mapping_twice_tells_once(self, store: Store) -> None:
+        await store.accept(arrival(mapped(1, outcome=Outcome.NOT_MAPPED)))
+        (kept,) = await store.unmapped(outcome=Outcome.NOT_MAPPED)
+
+        receipts = [await store.remap(kept, [mapped(1, purchase(1))]) for _ in range(2)]
+
+        assert [receipt.events for receipt in receipts] == [1, 0]
+
+    async def test_a_body_is_kept_for_the_parked_even_where_none_is_kept(self, store: Store) -> None:
+        await store.accept(arrival(mapped(1, outcome=Outcome.FAILED), keep_body=False))
+
+        assert len(await store.unmapped(outcome=Outcome.FAILED)) == 1
+
+    async def test_bodies_go_before_keys_and_keys_outlive_them(self, store: Store, clock: Clock) -> None:
+        await store.accept(sale(1))
+        await store.sent(await claim(store))
+        clock.advance(days=8)
+
+        await self.prune(store, clock)
+
+        assert (await store.accept(sale(1))).repeated == 1
+
+    async def test_what_is_older_than_the_keys_is_gone(self, store: Store, clock: Clock) -> None:
+        await store.accept(sale(1))
+        await store.sent(await claim(store))
+        clock.advance(days=91)
+
+        assert await self.prune(store, clock) > 0
+
+        assert await store.events() == []
+        assert (await store.accept(sale(1))).new == 1
+
+    async def test_what_is_not_sent_stays_however_old(self, store: Store, clock: Clock) -> None:
+        await store.accept(sale(1))
+        clock.advance(days=365)
+
+        await self.prune(store, clock)
+
+        assert orders(await claim(store)) == ["order_1"]
+        assert (await store.accept(sale(1))).events == 0
+
+    async def test_a_parked_body_stays_as_long_as_its_keys(self, store: Store, clock: Clock) -> None:
+        await store.accept(arrival(mapped(1, outcome=Outcome.NOT_MAPPED)))
+        clock.advance(days=30)
+
+        await self.prune(store, clock)
+
+        assert len(await store.unmapped(outcome=Outcome.NOT_MAPPED)) == 1
+
+    async def prune(self, store: Store, clock: Clock) -> int:
+        total = 0
+        while pruned := await store.prune(bodies_before_ms=clock() - 7 * DAY, keys_before_ms=clock() - 90 * DAY):
+            total += pruned
+        return total
+
+    async def test_an_event_is_found_by_its_row_and_by_its_id(self, store: Store) -> None:
+        await store.accept(sale(1))
+        (row,) = await store.events()
+
+        assert await store.events(reference=str(row.id)) == [row]
+        assert await store.events(reference=row.event_id) == [row]
+        assert await store.events(reference="evt_other") == []
