@@ -115,7 +115,7 @@ def bare_route(server: Child) -> Subject:
         done = load(server.port, seconds=seconds, first=first)
         return measured(server, done, server.cpu_s() - before)
 
-    return Subject(name="bare FastAPI route", target=None, run=run)
+    return Subject(name="bare route", target=None, run=run)
 
 
 def accepting(relay: Child, database: Path) -> Subject:
@@ -129,7 +129,7 @@ def accepting(relay: Child, database: Path) -> Subject:
         kept = (event for event in outbox(database) if number_of(event) in numbers)
         return measured(relay, done, cpu_s, arrived=sink.compare(done.acknowledged, kept))
 
-    return Subject(name="relay: accepted", target=0.7, run=run)
+    return Subject(name="accepted", target=0.7, run=run)
 
 
 def delivering(relay: Child, sandbox: httpx.Client) -> Subject:
@@ -145,7 +145,7 @@ def delivering(relay: Child, sandbox: httpx.Client) -> Subject:
         arrived = sink.compare(done.acknowledged, sink.received(sandbox))
         return measured(relay, done, cpu_s, until_s=until_s, arrived=arrived)
 
-    return Subject(name="relay: accepted and delivered", target=0.55, run=run)
+    return Subject(name="delivered", target=0.55, run=run)
 
 
 def outbox(database: Path) -> Iterator[dict[str, Any]]:
@@ -226,7 +226,7 @@ def _cpu() -> str:
 
 def show(summaries: list[Summary], console: Console) -> None:
     """The table, and what was found behind the servers."""
-    table = Table("", "webhooks/s", "of bare", "target", "p50 ms", "p99 ms", "CPU µs each", "RSS MB")
+    table = Table("", "per s", "of bare", "target", "p50 ms", "p99 ms", "CPU µs", "RSS MB")
     for column in table.columns[1:]:
         column.justify = "right"
     for one in summaries:
@@ -238,7 +238,7 @@ def show(summaries: list[Summary], console: Console) -> None:
         table.add_row(one.name, f"{one.per_second:,.0f}", ratio, target, f"{one.p50_ms:.1f}", p99, f"{one.cpu_us:.0f}",
                       f"{one.rss_mb:.0f}")  # fmt: skip
     console.print(table)
-    console.print(f"p99 should stay under {P99_TARGET_MS} ms. Found behind the relay, round by round:")
+    console.print(f"CPU is that of the server's process for each webhook; p99 should stay under {P99_TARGET_MS} ms.")
     for one in summaries:
         for place, done in enumerate(one.rounds, 1):
             if done.arrived is not None:

@@ -26,8 +26,8 @@ from bench.process import Child
 from bench.provider import Provider
 from bench.verdict import Verdict, judge, unsent
 
-#: Of so many kills one hits the relay while it starts.
-_STARTS = 5
+#: Of so many kills one hits the relay while it starts: the third, and so on.
+_STARTS, _THIRD = 5, 2
 _SHORTEST_S = 0.05
 _FINISH_S = 60
 _DRAIN_S = 180
@@ -57,8 +57,10 @@ class Storm:
     ready_s: list[float] = field(default_factory=list)
     checkouts: int = 0
     sent_twice: int = 0
-    #: By status, how many answers; "none" where the connection failed.
-    answers: dict[str, int] = field(default_factory=dict)
+    #: By status, how many answers.
+    answers: dict[int, int] = field(default_factory=dict)
+    #: Requests whose answer never came, since the relay died.
+    unanswered: int = 0
     strange_answers: int = 0
     #: Starts that ended by themselves.
     failed_starts: int = 0
@@ -75,17 +77,16 @@ class Storm:
 async def rage(*, kills: int, longest_s: float, faults: bool, random: Random, console: Console) -> Storm:
     """Kill a relay so many times, each `_SHORTEST_S` to `longest_s` after it was ready, or earlier."""
     storm = Storm()
-    with process.folder() as folder, process.sandbox(folder) as sandbox:
+    with process.folder() as folder, process.sandbox(folder) as sandbox, console.status("raging") as said:
         relay = process.relay(folder, port=process.free_port(), sandbox=sandbox.url)
         provider = Provider(relay.port, random=random)
         began = time.perf_counter()
         try:
-            async with _misbehaving(sandbox, storm, random) if faults else contextlib.nullcontext():
+            mood = _misbehaving(sandbox, storm, random) if faults else contextlib.nullcontext()
+            async with mood:
                 for _ in range(kills):
                     await _live_and_die(relay, storm, longest_s=longest_s, random=random)
-                    console.print(
-                        f"  killed {storm.kills} times, {len(provider.acknowledged):,} acknowledged", end="\r"
-                    )
+                    said.update(f"killed {storm.kills} times, {len(provider.acknowledged):,} acknowledged")
             await _start(relay, storm)
             await provider.finish(_FINISH_S)
             healed = time.perf_counter()
@@ -96,7 +97,7 @@ async def rage(*, kills: int, longest_s: float, faults: bool, random: Random, co
             relay.kill()
         storm.seconds = time.perf_counter() - began
         storm.checkouts, storm.sent_twice = provider.sent, provider.doubled
-        storm.answers = {str(status or "none"): times for status, times in provider.statuses.items()}
+        storm.answers, storm.unanswered = dict(provider.statuses), provider.unanswered
         storm.strange_answers = provider.strange
         with process.client(sandbox) as looking:
             storm.verdict = judge(
@@ -112,7 +113,7 @@ async def rage(*, kills: int, longest_s: float, faults: bool, random: Random, co
 
 
 async def _live_and_die(relay: Child, storm: Storm, *, longest_s: float, random: Random) -> None:
-    if storm.ready_s and random.randrange(_STARTS) == 0:
+    if storm.kills % _STARTS == _THIRD:
         await asyncio.to_thread(relay.start)
         await asyncio.sleep(random.uniform(0, 1.1 * max(storm.ready_s)))
         storm.kills_while_starting += 1
@@ -161,23 +162,20 @@ async def _misbehaving(sandbox: Child, storm: Storm, random: Random) -> AsyncIte
 def show(storm: Storm, console: Console) -> None:
     """Print it."""
     verdict = storm.verdict
-    answers = ", ".join(f"{status}: {times:,}" for status, times in sorted(storm.answers.items()))
-    console.print(f"{storm.kills} kills in {storm.seconds:.0f} s, {storm.kills_while_starting} of them during a start; "
-                  f"ready after {median(storm.ready_s):.2f} s (at most {max(storm.ready_s):.2f} s)")  # fmt: skip
-    if storm.blows:
-        console.print(f"{storm.blows} blows by the sandbox")
-    console.print(
-        f"{storm.checkouts:,} checkouts sent, {storm.sent_twice:,} of them twice on purpose; answers: {answers}"
-    )
-    console.print(f"{verdict.acknowledged:,} acknowledged, {verdict.kept:,} events in the store, {verdict.arrived:,} at"
-                  f" the sandbox; empty {storm.drained_after_s:.1f} s after the last answer")  # fmt: skip
-    console.print(
-        f"{verdict.in_doubt:,} events were in doubt, {verdict.more_than_once:,} of them are there more than once"
-    )
-    for words, times in verdict.violations.items():
-        console.print(f"  {times:>6,}  {words}", style="bold red" if times else "green")
-    if storm.failed_starts or storm.strange_answers:
-        console.print(f"{storm.failed_starts} starts failed, {storm.strange_answers} strange answers", style="bold red")
+    answers = ", ".join(f"{times:,} x {status}" for status, times in sorted(storm.answers.items()))
+    for line in (
+        f"{storm.kills} kills in {storm.seconds:.0f} s, {storm.kills_while_starting} of them during a start",
+        f"ready after {median(storm.ready_s):.2f} s, at most {max(storm.ready_s):.2f} s",
+        f"{storm.checkouts:,} checkouts, {storm.sent_twice:,} of them sent twice on purpose; answers: {answers}",
+        f"{storm.unanswered:,} requests never got an answer; {storm.blows} blows by the sandbox",
+        f"{verdict.acknowledged:,} acknowledged, {verdict.kept:,} in the store, {verdict.arrived:,} at the sandbox",
+        f"{verdict.in_doubt:,} were in doubt, {verdict.more_than_once:,} are at the sandbox more than once",
+        f"the outbox was empty {storm.drained_after_s:.1f} s after the last answer",
+    ):
+        console.print(line)
+    faults = {**verdict.violations, "starts that failed": storm.failed_starts, "strange answers": storm.strange_answers}
+    for words, times in faults.items():
+        console.print(f"{times:>7,}  {words}", style="bold red" if times else "green")
     console.print("[green]The books balance.[/]" if storm.holds else "[bold red]The books do not balance.[/]")
 
 

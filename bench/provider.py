@@ -16,6 +16,8 @@ from bench.checkout import Checkouts
 #: Of ten checkouts one is sent again after its 2xx, and one is sent over two connections at once.
 _AGAIN, _AT_ONCE, _OF = 3, 7, 10
 _TIMEOUT_S = 8.0
+#: After a connection failed, about so long until the next one.
+_BREATH_S = 0.05
 #: "Later, please" and its like: what a provider meets with patience. Any other answer would be a fault of the relay.
 _PATIENT = frozenset({200, 429, 503})
 
@@ -33,8 +35,12 @@ class Provider:
         self._under_way = 0
         self._finishing = False
         self._workers = [asyncio.create_task(self._work()) for _ in range(connections)]
-        #: By status, how many answers; None where the connection failed.
-        self.statuses: Counter[int | None] = Counter()
+        #: By status, how many answers.
+        self.statuses: Counter[int] = Counter()
+        #: Requests that went out and got no answer: the relay may have committed them, or not.
+        self.unanswered = 0
+        #: Attempts to connect while nobody listened.
+        self.refused = 0
         self.acknowledged: set[int] = set()
         #: Checkouts that were sent once more although they had been acknowledged, or were under way.
         self.doubled = 0
@@ -47,7 +53,7 @@ class Provider:
     @property
     def strange(self) -> int:
         """Answers that a correct webhook must never get."""
-        return sum(times for status, times in self.statuses.items() if status is not None and status not in _PATIENT)
+        return sum(times for status, times in self.statuses.items() if status not in _PATIENT)
 
     async def finish(self, within_s: float) -> None:
         """Begin no new checkout, and send what there is until all have their 2xx, or the time is over."""
@@ -78,32 +84,38 @@ class Provider:
                 await asyncio.sleep(0.01)
                 continue
             self._under_way += 1
-            try:
-                if connection is None:
-                    connection = await _connect(self._port)
-                status = await connection.post(self._checkouts.request(number))
-            except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
-                status = None
-                if connection is not None:
-                    connection.close()
-                connection = None
-            finally:
-                self._under_way -= 1
-            self._note(number, status)
-            pause_s = 0.05 if status is None else self._think_s
+            connection = await self._deliver(number, connection)
+            self._under_way -= 1
+            pause_s = self._think_s if connection is not None else _BREATH_S
             await asyncio.sleep(self._random.choice((0.0, pause_s, 2 * pause_s)))
         if connection is not None:
             connection.close()
 
-    def _note(self, number: int, status: int | None) -> None:
+    async def _deliver(self, number: int, connection: _Connection | None) -> _Connection | None:
+        """Send it once. The connection for the next time, where there is one."""
+        if connection is None:
+            try:
+                connection = await _connect(self._port)
+            except OSError:
+                self.refused += 1
+                self._again.append(number)
+                return None
+        try:
+            status = await connection.post(self._checkouts.request(number))
+        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
+            self.unanswered += 1
+            self._again.append(number)
+            connection.close()
+            return None
         self.statuses[status] += 1
         if status != 200:
             self._again.append(number)
-            return
-        if number not in self.acknowledged and number % _OF == _AGAIN:
-            self.doubled += 1
-            self._again.append(number)
-        self.acknowledged.add(number)
+        elif number not in self.acknowledged:
+            self.acknowledged.add(number)
+            if number % _OF == _AGAIN:
+                self.doubled += 1
+                self._again.append(number)
+        return connection
 
 
 class _Connection:

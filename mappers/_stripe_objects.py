@@ -1,6 +1,6 @@
-"""What Stripe's objects say, in whatever shape their API version gives them. No provider: `stripe.py` reads with it.
+"""What Stripe's objects say, in whatever shape their API version gives them: `stripe.py` reads with it.
 
-Before 2025-03-31 (basil) an invoice names its payment, charge and subscription, and a payment its invoice; since then
+Before 2025-03-31 (basil) an invoice names its payment, charge and subscription, and a payment its invoice. Since then
 the invoice has `parent` and `payments`, its lines have `pricing`, periods stand on subscription items, and a payment
 names its invoice in `order_reference` (late 2025) or not at all. A reference is an id or, expanded, the object.
 """
@@ -11,15 +11,16 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
+from urllib.parse import urlsplit
 
 from relay.contract import Person
 from relay.money import from_minor
 
 Json = Mapping[str, Any]
 
-#: Where Stripe counts other decimals than ISO 4217, and codes that ISO withdrew and Stripe still sends. That HUF and
-#: TWD have none is true of payouts only. https://docs.stripe.com/currencies#special-cases (read 2026-11-23)
-DECIMALS = {"ISK": 2, "UGX": 2, "MGA": 0} | dict.fromkeys(("ANG", "BGN", "HRK", "SLL", "STD"), 2)
+#: Where Stripe counts other decimals than ISO 4217. That HUF and TWD have none is true of payouts only.
+#: https://docs.stripe.com/currencies#special-cases (read 2026-11-23)
+DECIMALS = {"ISK": 2, "UGX": 2, "MGA": 0}
 
 #: What Stripe writes on the payment of an invoice: from basil until late 2025 the only sign of the invoice.
 INVOICED = ("Subscription creation", "Subscription update", "Payment for Invoice")
@@ -61,7 +62,7 @@ def ref(value: Any) -> Any:
 
 
 def keys(*ids: tuple[str, Any]) -> tuple[str, ...]:
-    """`("payment", "pi_1")` is `payment:pi_1`; pairs without an id are left out."""
+    """`("payment", "pi_1")` is `payment:pi_1`; what has no id is left out."""
     return tuple(dict.fromkeys(f"{kind}:{ref(value)}" for kind, value in ids if ref(value)))
 
 
@@ -98,14 +99,17 @@ def about(o: Json, *joins: tuple[str, Any], **properties: Any) -> dict[str, Any]
 
 
 def sold(draft: dict[str, Any], o: Json, amount: int, **parts: int | None) -> dict[str, Any]:
-    """The draft with its money, in the currency of the payment and so of its refunds; what the buyer saw, where
-    adaptive pricing showed another currency, is a property. `parts`: tax, discount, shipping. All in minor units."""
-    currency, seen = o["currency"], o.get("presentment_details") or {}
+    """The draft with its money, in the currency of the payment and so of its refunds.
+
+    What the buyer saw, where adaptive pricing showed another currency, is a property. `parts`: tax, discount, shipping.
+    All in minor units.
+    """
+    currency, shown = o["currency"], o.get("presentment_details") or {}
+    seen = unpaid(shown.get("presentment_amount"), shown.get("presentment_currency"))
     properties = known(
         discount=money(parts["discount"], currency),
         shipping=money(parts["shipping"], currency),
-        presentment_amount=money(seen.get("presentment_amount"), seen.get("presentment_currency")),
-        presentment_currency=(seen.get("presentment_currency") or "").upper(),
+        **{f"presentment_{name}": value for name, value in seen.items()},
     )
     return draft | {
         "revenue": money(amount, currency),
@@ -118,73 +122,89 @@ def sold(draft: dict[str, Any], o: Json, amount: int, **parts: int | None) -> di
 # --- plans: subscription items and invoice lines say the same ---------------------------------------------------------
 
 
-def price(row: Json) -> Json:
+def price_of(row: Json) -> Json:
     found = row.get("price") or row.get("plan") or dig(row, "pricing.price_details.price")
     return found if isinstance(found, Mapping) else {"id": found}
 
 
-def plan(row: Json) -> dict[str, Any]:
-    bought = price(row)
+def plan_of(row: Json) -> dict[str, Any]:
+    price = price_of(row)
     return {
-        "plan": bought.get("id"),
-        "product": ref(bought.get("product")) or ref(dig(row, "pricing.price_details.product")),
-        "billing_interval": dig(bought, "recurring.interval") or bought.get("interval"),
+        "plan": price.get("id"),
+        "product": ref(price.get("product")) or ref(dig(row, "pricing.price_details.product")),
+        "billing_interval": dig(price, "recurring.interval") or price.get("interval"),
         "quantity": row.get("quantity"),
     }
 
 
-def worth(rows: Sequence[Json]) -> Fraction | None:
-    """What the items cost a month; None where that depends on use (tiers, meters)."""
+def gain(left: Sequence[Json], taken: Sequence[Json]) -> Fraction | None:
+    """What the second costs more a month; None where that depends on use (tiers, meters)."""
     total = Fraction(0)
-    for row in rows:
-        bought, quantity = price(row), row.get("quantity")
-        every, unit = bought.get("recurring") or bought, bought.get("unit_amount", bought.get("amount"))
+    for sign, row in [*((-1, row) for row in left), *((1, row) for row in taken)]:
+        price, quantity = price_of(row), row.get("quantity")
+        every, unit = price.get("recurring") or price, price.get("unit_amount", price.get("amount"))
         months = MONTHS.get(every.get("interval") or "", Fraction(0)) * (every.get("interval_count") or 1)
         if unit is None or not months:
             return None
-        total += Fraction(unit * (1 if quantity is None else quantity)) / months
+        total += sign * Fraction(unit * (1 if quantity is None else quantity)) / months
     return total
 
 
-def move(left: Sequence[Json], taken: Sequence[Json], gain: Fraction | int | None) -> dict[str, Any]:
+def move(left: Sequence[Json], taken: Sequence[Json], more: Fraction | int | None) -> dict[str, Any]:
     """From one plan to another: of several, the first that does not stand on both sides."""
-    gone, come = ([price(row).get("id") for row in rows] for rows in (left, taken))
+    gone, come = ([price_of(row).get("id") for row in rows] for rows in (left, taken))
     return known(
-        from_plan=next((each for each in gone if each not in come), next(iter(gone), None)),
-        to_plan=next((each for each in come if each not in gone), next(iter(come), None)),
-        direction=("upgrade" if gain > 0 else "downgrade") if gain else None,
+        from_plan=next((plan for plan in gone if plan not in come), next(iter(gone), None)),
+        to_plan=next((plan for plan in come if plan not in gone), next(iter(come), None)),
+        direction=("upgrade" if more > 0 else "downgrade") if more else None,
     )
 
 
-# --- subscriptions ----------------------------------------------------------------------------------------------------
+# --- Checkout sessions ------------------------------------------------------------------------------------------------
 
 
-def items(subscription: Json) -> Sequence[Json]:
-    alone = {"plan": subscription.get("plan"), "quantity": subscription.get("quantity")}
-    return dig(subscription, "items.data") or [alone]
+def about_session(session: Json, **properties: Any) -> dict[str, Any]:
+    page = urlsplit(session.get("success_url") or session.get("return_url") or "")
+    is_ours = page.hostname and not f".{page.hostname}".endswith(".stripe.com")
+    draft = about(
+        session,
+        order_id=ref(session.get("invoice") or session.get("payment_intent") or session["id"]),
+        payment_link=ref(session.get("payment_link")),
+        country=dig(session, "customer_details.address.country"),
+        coupon=ref(dig(session, "discounts.0.coupon") or dig(session, "discounts.0.promotion_code")),
+        **properties,
+    )
+    # the origin alone: path and query of a success page hold ids and placeholders
+    return draft | {"url": f"{page.scheme}://{page.netloc.rpartition('@')[2]}" if is_ours else None}
 
 
-def contents(rows: Sequence[Json]) -> list[tuple[str, int]]:
-    return sorted((price(row).get("id") or "", row.get("quantity") or 0) for row in rows)
+# --- invoices ---------------------------------------------------------------------------------------------------------
 
 
-def period(subscription: Json, edge: str) -> int | None:
-    """The `start` or `end` of the current period, in Unix seconds."""
-    field = f"current_period_{edge}"
-    found: int | None = subscription.get(field) or dig(subscription, f"items.data.0.{field}")
-    return found
-
-
-# --- invoices and payments --------------------------------------------------------------------------------------------
-
-
-def lines(invoice: Json, *, prorated: bool) -> list[Json]:
-    every = dig(invoice, "lines.data") or []
-    return [line for line in every if any(dig(line, path) for path in PRORATION) == prorated]
+def lines_of(invoice: Json, *, prorated: bool) -> list[Json]:
+    lines = dig(invoice, "lines.data") or []
+    return [line for line in lines if any(dig(line, path) for path in PRORATION) == prorated]
 
 
 def subscription_of(invoice: Json) -> Any:
     return ref(invoice.get("subscription") or dig(invoice, "parent.subscription_details.subscription"))
+
+
+def about_invoice(invoice: Json, **properties: Any) -> dict[str, Any]:
+    subscription = subscription_of(invoice)
+    lines = [*lines_of(invoice, prorated=False), *reversed(lines_of(invoice, prorated=True)), {}]
+    return about(
+        invoice,
+        ("origin", subscription or invoice["id"]),
+        ("subscription", subscription),
+        order_id=invoice["id"],
+        payment_id=ref(invoice.get("payment_intent") or invoice.get("charge")),
+        subscription_id=subscription,
+        billing_reason=invoice.get("billing_reason"),
+        country=dig(invoice, "customer_address.country"),
+        **plan_of(lines[0]),
+        **properties,
+    )
 
 
 def invoice_keys(invoice: Json) -> tuple[str, ...]:
@@ -200,15 +220,88 @@ def invoice_tax(invoice: Json, paid: int) -> int:
     return tax if paid >= total else round(Fraction(tax * paid, total))
 
 
+def invoice_move(invoice: Json) -> dict[str, Any]:
+    """Prorated lines give back for the plan that was left and take for the new one."""
+    lines = lines_of(invoice, prorated=True)
+    left, taken = ([line for line in lines if line["amount"] * sign > 0] for sign in (-1, 1))
+    return move(left, taken, sum(line["amount"] for line in lines))
+
+
+# --- payments, charges, and what is done to them later ----------------------------------------------------------------
+
+
 def reference(payment: Json) -> str:
     """What the payment is for: an invoice (`in_`), a Checkout session (`cs_`, at times cut off), or the site's word."""
     return dig(payment, "payment_details.order_reference") or ""
 
 
-def invoice_of(payment: Json) -> str | None:
+def invoice_of(payment: Json) -> Any:
     named = reference(payment)
     return ref(payment.get("invoice")) or (named if named.startswith("in_") else None)
 
 
 def is_invoiced(payment: Json) -> bool:
     return bool(invoice_of(payment)) or (payment.get("description") or "").startswith(INVOICED)
+
+
+def payment_keys(o: Json, *, is_charge: bool) -> tuple[str, ...]:
+    """The keys of a PaymentIntent or a charge."""
+    payment, charge = o["id"], o.get("latest_charge") or dig(o, "charges.data.0.id")
+    if is_charge:
+        payment, charge = o.get("payment_intent"), o["id"]
+    return keys(("invoice", invoice_of(o)), ("payment", payment), ("charge", charge))
+
+
+def about_payment(o: Json, *, is_charge: bool, **properties: Any) -> dict[str, Any]:
+    payment = ref(o.get("payment_intent")) or o["id"] if is_charge else o["id"]
+    draft = about(o, ("origin", payment), order_id=payment, **properties)
+    # with neither field the shape cannot say whether there is an invoice
+    return draft | {"waits": not {"invoice", "payment_details"} & o.keys() or reference(o).startswith("cs_")}
+
+
+def about_paid(o: Json, charge: Any, **properties: Any) -> dict[str, Any]:
+    """What refunds and disputes have: all that they know is whose payment it was."""
+    payment = o.get("payment_intent")
+    draft = about(o, ("payment", payment), ("charge", charge), order_id=ref(payment or charge), **properties)
+    return draft | {"waits": True}
+
+
+# --- subscriptions ----------------------------------------------------------------------------------------------------
+
+
+def items_of(subscription: Json) -> Sequence[Json]:
+    alone = {"plan": subscription.get("plan"), "quantity": subscription.get("quantity")}
+    return dig(subscription, "items.data") or [alone]
+
+
+def items_before(subscription: Json, before: Json) -> Sequence[Json]:
+    """The items before the change. Each renewal lists them since basil, because their periods changed."""
+    if before.get("items") or not {"plan", "quantity"} & before.keys():
+        return items_of({**subscription, **before})
+    return [{"plan": subscription.get("plan"), "quantity": subscription.get("quantity"), **before}]
+
+
+def contents(items: Sequence[Json]) -> list[tuple[str, int]]:
+    return sorted((price_of(item).get("id") or "", item.get("quantity") or 0) for item in items)
+
+
+def is_ending(subscription: Json) -> bool:
+    return bool(subscription.get("cancel_at_period_end") or subscription.get("cancel_at"))
+
+
+def is_billed_at_once(now: Json, was: Json) -> bool:
+    """Whether an invoice of its own was made for the change, which then tells it with its money."""
+    start, end = (
+        o.get(f"current_period_{edge}") or dig(o, f"items.data.0.current_period_{edge}") or 0
+        for o, edge in ((now, "start"), (was, "end"))
+    )
+    is_renewed = start >= end > 0
+    is_made = now.get("latest_invoice") != was.get("latest_invoice")
+    return is_made and not is_renewed and now.get("status") != "trialing"
+
+
+def about_subscription(subscription: Json, **properties: Any) -> dict[str, Any]:
+    itself = subscription["id"]
+    details = plan_of(items_of(subscription)[0]) | properties
+    draft = about(subscription, ("origin", itself), ("subscription", itself), subscription_id=itself, **details)
+    return draft | {"waits": True}

@@ -1,40 +1,43 @@
-"""Stripe. https://docs.stripe.com/api/events/types (API 2026-10-28.endive, read 2026-11-23)
+"""Stripe. https://docs.stripe.com/api/events/types (API 2026-10-28.endive, read 2026-11-23).
 
-In: snapshot events of any API version, read through `_stripe_objects`. A sale is told by its invoice, else by its
-Checkout session; bare payments and charges are opt-in. It has the keys of all its objects that are known, a refund the
-key of its own. Two entities say that something is known at all: `origin:x` (where x came from: a Checkout session, or
-the invoice of a payment) and `trial:x` (whether x began as a trial). What waits for one names it first in `joins`.
+In: snapshot events of any API version. A sale is told by its invoice, else by its Checkout session; bare payments and
+charges are opt-in. A sale has the keys of all its objects that are known, a refund its own. `origin:x` is known once it
+was said where x came from, `trial:x` whether x began as a trial: what waits for them names them first in its `joins`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 from mappers._stripe_objects import (
     DECIMALS,
     Json,
     about,
+    about_invoice,
+    about_paid,
+    about_payment,
+    about_session,
+    about_subscription,
     contents,
     dig,
+    gain,
     invoice_keys,
-    invoice_of,
+    invoice_move,
     invoice_tax,
+    is_billed_at_once,
+    is_ending,
     is_invoiced,
-    items,
+    items_before,
+    items_of,
     keys,
     known,
-    lines,
     move,
-    period,
-    plan,
+    payment_keys,
     ref,
-    reference,
     sold,
     subscription_of,
     unpaid,
-    worth,
 )
 from relay.contract import (
     Draft,
@@ -47,7 +50,6 @@ from relay.contract import (
     conversion,
     event,
     field,
-    identify,
 )
 from relay.money import from_minor
 from relay.signatures import stripe_signature
@@ -74,57 +76,39 @@ provider = Provider(
     options={
         "payment_intents": "Payments with neither an invoice nor a Checkout session (Elements, mobile, Terminal).",
         "charges": "Charges without a PaymentIntent (the old Charges API).",
-        "identify": "An identify event for every new customer.",
     },
 )
 
 #: Twins of what is mapped, and steps on the way to it.
-provider.ignores(
-    *"""
-    charge.dispute.funds_reinstated charge.dispute.funds_withdrawn charge.dispute.updated
-    charge.expired charge.pending charge.updated
-    credit_note.updated credit_note.voided customer.deleted
-    customer.subscription.pending_update_applied customer.subscription.pending_update_expired
-    customer.subscription.trial_will_end
-    invoice.created invoice.deleted invoice.finalization_failed invoice.finalized invoice.marked_uncollectible
-    invoice.overdue invoice.overpaid invoice.payment_action_required invoice.payment_attempt_required
-    invoice.payment_succeeded invoice.sent invoice.upcoming invoice.updated invoice.voided invoice.will_be_due
-    payment_intent.amount_capturable_updated payment_intent.canceled payment_intent.created
-    payment_intent.partially_funded payment_intent.processing payment_intent.requires_action
-    """.split()
-)
+TWINS = """
+charge.dispute.funds_reinstated charge.dispute.funds_withdrawn charge.dispute.updated charge.expired charge.pending
+charge.updated credit_note.updated credit_note.voided customer.deleted customer.subscription.pending_update_applied
+customer.subscription.pending_update_expired customer.subscription.trial_will_end invoice.created invoice.deleted
+invoice.finalization_failed invoice.finalized invoice.marked_uncollectible invoice.overdue invoice.overpaid
+invoice.payment_action_required invoice.payment_attempt_required invoice.payment_succeeded invoice.sent
+invoice.upcoming invoice.updated invoice.voided invoice.will_be_due payment_intent.amount_capturable_updated
+payment_intent.canceled payment_intent.created payment_intent.partially_funded payment_intent.processing
+payment_intent.requires_action
+"""
+provider.ignores(*TWINS.split())
 
 
 def _object(n: Notification) -> Any:
     return n.body["data"]["object"]
 
 
-def _said_at(n: Notification) -> int:
-    return int(n.body["created"]) * 1000
+def _at_ms(n: Notification, seconds: int | None = None) -> int:
+    """The time of the fact, where the object has one, else the time at which Stripe said it."""
+    return int(seconds or n.body["created"]) * 1000
 
 
 # --- Checkout ---------------------------------------------------------------------------------------------------------
 
 
-def _about_session(session: Json, **properties: Any) -> dict[str, Any]:
-    page = urlsplit(session.get("success_url") or session.get("return_url") or "")
-    is_ours = page.hostname and not f".{page.hostname}".endswith(".stripe.com")
-    draft = about(
-        session,
-        order_id=ref(session.get("invoice") or session.get("payment_intent") or session["id"]),
-        payment_link=ref(session.get("payment_link")),
-        country=dig(session, "customer_details.address.country"),
-        coupon=ref(dig(session, "discounts.0.coupon") or dig(session, "discounts.0.promotion_code")),
-        **properties,
-    )
-    # the origin alone: path and query of a success page hold ids and placeholders
-    return draft | {"url": f"{page.scheme}://{page.netloc}" if is_ours else None}
-
-
 @provider.on("checkout.session.completed", "checkout.session.async_payment_succeeded")
 def checkout(n: Notification) -> Iterator[Draft | Learned]:
     """Who is behind all that the session made; and the sale, unless an invoice that it does not name will tell it."""
-    session, draft = _object(n), _about_session(_object(n))
+    session, draft = _object(n), about_session(_object(n))
     invoice, payment, subscription = (session.get(name) for name in ("invoice", "payment_intent", "subscription"))
     sale = keys(("invoice", invoice), ("payment", payment), ("checkout", session["id"]))
     made = keys(("subscription", subscription), *(("origin", thing) for thing in (subscription, invoice, payment)))
@@ -136,15 +120,15 @@ def checkout(n: Notification) -> Iterator[Draft | Learned]:
         totals = session.get("total_details") or {}
         parts = {part: totals.get(f"amount_{part}") for part in ("tax", "discount", "shipping")}
         draft = sold(draft, session, session["amount_total"], **parts)
-        yield conversion("purchase", once=sale, at_ms=_said_at(n), **draft)
+        yield conversion("purchase", once=sale, at_ms=_at_ms(n), **draft)
 
 
 @provider.on("checkout.session.expired", "checkout.session.async_payment_failed")
 def unfinished_checkout(n: Notification) -> Iterator[Draft]:
     session = _object(n)
     name = "checkout_expired" if n.type == "checkout.session.expired" else "payment_failed"
-    draft = _about_session(session, **unpaid(session.get("amount_total"), session.get("currency")))
-    yield event(name, once=f"{name}:{session['id']}", at_ms=_said_at(n), **draft)
+    draft = about_session(session, **unpaid(session.get("amount_total"), session.get("currency")))
+    yield event(name, once=f"{name}:{session['id']}", at_ms=_at_ms(n), **draft)
 
 
 # --- invoices ---------------------------------------------------------------------------------------------------------
@@ -159,72 +143,52 @@ SALES = {
 }
 
 
-def _about_invoice(invoice: Json, **properties: Any) -> dict[str, Any]:
-    subscription = subscription_of(invoice)
-    main = next(iter((*lines(invoice, prorated=False), *reversed(lines(invoice, prorated=True)))), {})
-    return about(
-        invoice,
-        ("origin", subscription or invoice["id"]),
-        ("subscription", subscription),
-        order_id=invoice["id"],
-        payment_id=ref(invoice.get("payment_intent") or invoice.get("charge")),
-        subscription_id=subscription,
-        billing_reason=invoice.get("billing_reason"),
-        country=dig(invoice, "customer_address.country"),
-        **plan(main),
-        **properties,
-    )
-
-
 @provider.on("invoice.paid")
 def invoice_paid(n: Notification) -> Iterator[Draft | Learned]:
-    invoice, draft, sale = _object(n), _about_invoice(_object(n)), invoice_keys(_object(n))
+    invoice, draft, sale = _object(n), about_invoice(_object(n)), invoice_keys(_object(n))
     yield Learned(keys=sale + draft["joins"][1:], person=draft["person"], metadata=draft["metadata"])
     reason, subscription = invoice.get("billing_reason") or "subscription", subscription_of(invoice)
     name = SALES.get(reason, "purchase") if subscription else "purchase"
-    at_ms = (dig(invoice, "status_transitions.paid_at") or n.body["created"]) * 1000
+    at_ms = _at_ms(n, dig(invoice, "status_transitions.paid_at"))
     if name == "plan_changed":
-        draft["properties"] |= _plan_of_invoice(invoice)
+        draft["properties"] |= invoice_move(invoice)
+    paid = invoice.get("amount_paid", invoice.get("amount_due"))
+    if not paid:
+        if {"from_plan", "to_plan"} <= draft["properties"].keys():
+            yield event("plan_changed", once=sale, at_ms=at_ms, **draft)
+        return
     if name in ("plan_changed", "subscription_renewed"):
         draft["joins"] = (f"trial:{subscription}", *draft["joins"])
         draft["variants"] = {"trial": Variant(name="trial_converted", once=f"trial_converted:{subscription}")}
-    if paid := invoice.get("amount_paid", invoice.get("amount_due")):
-        draft["waits"] = bool(subscription) or invoice.get("collection_method") != "send_invoice"
-        draft["properties"] |= known(
-            coupon=ref(dig(invoice, "discount.coupon")), paid_out_of_band=invoice.get("paid_out_of_band") or None
-        )
-        discount = sum(each["amount"] for each in invoice.get("total_discount_amounts") or ())
-        shipping, tax = invoice.get("amount_shipping"), invoice_tax(invoice, paid)
-        draft = sold(draft, invoice, paid, tax=tax, discount=discount, shipping=shipping)
-        yield conversion(name, once=sale, at_ms=at_ms, **draft)
-    elif {"from_plan", "to_plan"} <= draft["properties"].keys():
-        yield event(name, once=sale, at_ms=at_ms, **draft | {"variants": {}})
-
-
-def _plan_of_invoice(invoice: Json) -> dict[str, Any]:
-    """Prorated lines give back for the plan that was left and take for the new one."""
-    prorated = lines(invoice, prorated=True)
-    left, taken = ([line for line in prorated if line["amount"] * sign > 0] for sign in (-1, 1))
-    return move(left, taken, sum(line["amount"] for line in prorated))
+    draft["waits"] = bool(subscription) or invoice.get("collection_method") != "send_invoice"
+    draft["properties"] |= known(
+        coupon=ref(dig(invoice, "discount.coupon")), paid_out_of_band=invoice.get("paid_out_of_band") or None
+    )
+    discount = sum(each["amount"] for each in invoice.get("total_discount_amounts") or ())
+    shipping, tax = invoice.get("amount_shipping"), invoice_tax(invoice, paid)
+    draft = sold(draft, invoice, paid, tax=tax, discount=discount, shipping=shipping)
+    yield conversion(name, once=sale, at_ms=at_ms, **draft)
 
 
 @provider.on("invoice.payment_failed")
 def invoice_failed(n: Notification) -> Iterator[Draft]:
-    invoice = _object(n)
+    invoice, attempt = _object(n), f"{_object(n)['id']}:{n.body['created']}"
     properties = {"attempt": invoice.get("attempt_count"), **unpaid(invoice.get("amount_due"), invoice.get("currency"))}
-    attempt = f"{invoice['id']}:{n.body['created']}"
     once = keys(("payment_failed", attempt), ("payment_failed", invoice.get("charge")))
-    yield event("payment_failed", once=once, at_ms=_said_at(n), **_about_invoice(invoice, **properties))
+    yield event("payment_failed", once=once, at_ms=_at_ms(n), **about_invoice(invoice, **properties))
 
 
 @provider.on("invoice_payment.paid")
 def invoice_payment(n: Notification) -> Iterator[Learned]:
     """Since basil the link between an invoice and its payment."""
     payment, charge = (dig(_object(n), f"payment.{name}") for name in ("payment_intent", "charge"))
-    origin = payment or charge
-    yield Learned(
-        keys=keys(("invoice", _object(n)["invoice"]), ("payment", payment), ("charge", charge), ("origin", origin))
+    links = (
+        ("invoice", _object(n)["invoice"]),
+        ("payment", payment),
+        ("charge", charge),
+        ("origin", payment or charge),
     )
+    yield Learned(keys=keys(*links))
 
 
 @provider.on("credit_note.created")
@@ -239,54 +203,39 @@ def credit_note(n: Notification) -> Iterator[Learned]:
 # --- payments without an invoice --------------------------------------------------------------------------------------
 
 
-def _payment(n: Notification, **properties: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """The keys of a PaymentIntent or a charge, and the draft without its money."""
-    o, is_charge = _object(n), n.type.startswith("charge.")
-    payment = o.get("payment_intent") if is_charge else o["id"]
-    charge = o["id"] if is_charge else o.get("latest_charge") or dig(o, "charges.data.0.id")
-    draft = about(o, ("origin", payment or charge), order_id=ref(payment or charge), **properties)
-    # with neither field the shape cannot say whether there is an invoice
-    draft["waits"] = not {"invoice", "payment_details"} & o.keys() or reference(o).startswith("cs_")
-    return keys(("invoice", invoice_of(o)), ("payment", payment), ("charge", charge)), draft
-
-
 @provider.on("payment_intent.succeeded", option="payment_intents")
 @provider.on("charge.succeeded", "charge.captured", option="charges")
 def payment(n: Notification) -> Iterator[Draft | Learned]:
-    o, (sale, draft) = _object(n), _payment(n)
+    o, is_charge = _object(n), n.type.startswith("charge.")
+    sale, draft = payment_keys(o, is_charge=is_charge), about_payment(o, is_charge=is_charge)
     learned = draft["joins"] if is_invoiced(o) else draft["joins"][1:]
     yield Learned(keys=sale + learned, person=draft["person"], metadata=draft["metadata"])
     amount = next((o[name] for name in ("amount_received", "amount_captured", "amount") if o.get(name) is not None), 0)
     if amount and o.get("captured", True) and not is_invoiced(o):
-        parts = {"tax": "tax.total_tax_amount", "discount": "discount_amount", "shipping": "shipping.amount"}
-        details = {part: dig(o, f"amount_details.{path}") for part, path in parts.items()}
-        yield conversion("purchase", once=sale, at_ms=_said_at(n), **sold(draft, o, amount, **details))
+        paths = {"tax": "tax.total_tax_amount", "discount": "discount_amount", "shipping": "shipping.amount"}
+        parts = {part: dig(o, f"amount_details.{path}") for part, path in paths.items()}
+        yield conversion("purchase", once=sale, at_ms=_at_ms(n), **sold(draft, o, amount, **parts))
 
 
 @provider.on("payment_intent.payment_failed", option="payment_intents")
 @provider.on("charge.failed", option="charges")
 def payment_failed(n: Notification) -> Iterator[Draft]:
-    o = _object(n)
+    o, is_charge = _object(n), n.type.startswith("charge.")
     error = o.get("last_payment_error") or o.get("outcome") or {}
     reason = error.get("decline_code") or error.get("reason") or error.get("code") or o.get("failure_code")
-    attempt = o["id"] if n.type == "charge.failed" else ref(error.get("charge")) or n.id
-    _, draft = _payment(n, reason=reason, **unpaid(o.get("amount"), o.get("currency")))
+    attempt = o["id"] if is_charge else ref(error.get("charge")) or n.id
+    draft = about_payment(o, is_charge=is_charge, reason=reason, **unpaid(o.get("amount"), o.get("currency")))
     if not is_invoiced(o):
-        yield event("payment_failed", once=f"payment_failed:{attempt}", at_ms=_said_at(n), **draft)
+        yield event("payment_failed", once=f"payment_failed:{attempt}", at_ms=_at_ms(n), **draft)
 
 
 # --- subscriptions ----------------------------------------------------------------------------------------------------
 
-
-def _is_ending(subscription: Json) -> bool:
-    return bool(subscription.get("cancel_at_period_end") or subscription.get("cancel_at"))
-
-
 #: The changes of a subscription: the event, its reason, and what is true after it and was not before.
 CHANGES: tuple[tuple[str, str | None, Callable[[Json], bool]], ...] = (
     ("trial_started", None, lambda subscription: subscription.get("status") == "trialing"),
-    ("subscription_cancel_scheduled", None, _is_ending),
-    ("subscription_resumed", "cancellation_withdrawn", lambda subscription: not _is_ending(subscription)),
+    ("subscription_cancel_scheduled", None, is_ending),
+    ("subscription_resumed", "cancellation_withdrawn", lambda subscription: not is_ending(subscription)),
     ("subscription_paused", "collection_paused", lambda subscription: bool(subscription.get("pause_collection"))),
     ("subscription_resumed", "collection_resumed", lambda subscription: not subscription.get("pause_collection")),
 )
@@ -298,18 +247,25 @@ STATES = {
     "customer.subscription.deleted": "subscription_ended",
 }
 
+#: Events that happen to a subscription once: the others may repeat, and have their time in their key.
+ONCE = {"trial_started": "trial_start", "subscription_ended": "ended_at"}
 
-def _about_subscription(subscription: Json, **properties: Any) -> dict[str, Any]:
-    joins = (("origin", subscription["id"]), ("subscription", subscription["id"]))
-    details = plan(items(subscription)[0]) | properties
-    return about(subscription, *joins, subscription_id=subscription["id"], **details) | {"waits": True}
+
+def _told(n: Notification, name: str, **properties: Any) -> Draft:
+    subscription = _object(n)
+    once = f"{name}:{subscription['id']}" if name in ONCE else f"{name}:{subscription['id']}:{n.body['created']}"
+    at_ms = _at_ms(n, subscription.get(ONCE.get(name, "")))
+    return event(name, once=once, at_ms=at_ms, **about_subscription(subscription, **properties))
+
+
+def _why(subscription: Json) -> dict[str, Any]:
+    return {name: dig(subscription, f"cancellation_details.{name}") for name in ("reason", "feedback")}
 
 
 def _learned(subscription: Json, was: Json) -> Iterator[Learned]:
-    draft = _about_subscription(subscription)
+    draft = about_subscription(subscription)
     yield Learned(keys=draft["joins"][1:], person=draft["person"], metadata=draft["metadata"])
-    is_trial = "trialing" in (subscription.get("status"), was.get("status"))
-    is_new = was.get("status") is None
+    is_trial, is_new = "trialing" in (subscription.get("status"), was.get("status")), was.get("status") is None
     if is_trial or is_new or not subscription.get("trial_start"):
         yield Learned(keys=(f"trial:{subscription['id']}",), marks=("trial",) if is_trial else ())
 
@@ -321,46 +277,23 @@ def subscription_changed(n: Notification) -> Iterator[Draft | Learned]:
     yield from _learned(now, was)
     for name, reason, is_so in CHANGES:
         if is_so(now) and not is_so(was):
-            is_trial = name == "trial_started"
-            at_ms = now["trial_start"] * 1000 if is_trial and now.get("trial_start") else _said_at(n)
-            once = f"{name}:{now['id']}" if is_trial else f"{name}:{now['id']}:{n.body['created']}"
-            reason = reason or dig(now, "cancellation_details.reason")
-            yield event(name, once=once, at_ms=at_ms, **_about_subscription(now, reason=reason))
-    yield from _plan_changed(n, now, was)
-
-
-def _plan_changed(n: Notification, now: Json, was: Json) -> Iterator[Draft]:
-    """Told here where no invoice is made for it at once; such an invoice tells it with its money."""
-    left, taken = items_before(now, n.body["data"].get("previous_attributes") or {}), items(now)
-    is_invoiced_now = now.get("latest_invoice") != was.get("latest_invoice") and now.get("status") != "trialing"
-    is_new_period = (period(now, "start") or 0) >= (period(was, "end") or 0) > 0
-    if contents(left) != contents(taken) and (is_new_period or not is_invoiced_now):
-        before, after = worth(left), worth(taken)
-        gain = None if before is None or after is None else after - before
-        once = f"plan_changed:{now['id']}:{n.body['created']}"
-        draft = _about_subscription(now, **move(left, taken, gain))
-        yield event("plan_changed", once=once, at_ms=_said_at(n), **draft)
+            yield _told(n, name, **_why(now) | known(reason=reason))
+    left, taken = items_before(now, before), items_of(now)
+    if contents(left) != contents(taken) and not is_billed_at_once(now, was):
+        yield _told(n, "plan_changed", **move(left, taken, gain(left, taken)))
 
 
 @provider.on(*STATES)
 def subscription_state(n: Notification) -> Iterator[Draft | Learned]:
-    subscription, name = _object(n), STATES[n.type]
+    subscription = _object(n)
     yield from _learned(subscription, subscription)
-    if subscription.get("status") == "incomplete_expired":  # its first invoice was never paid: it never began
-        return
-    ended = name == "subscription_ended"
-    at_ms = subscription["ended_at"] * 1000 if ended and subscription.get("ended_at") else _said_at(n)
-    once = f"{name}:{subscription['id']}" if ended else f"{name}:{subscription['id']}:{n.body['created']}"
-    yield event(name, once=once, at_ms=at_ms, **_about_subscription(subscription, **_why(subscription)))
+    if subscription.get("status") != "incomplete_expired":  # its first invoice was never paid: it never began
+        yield _told(n, STATES[n.type], **_why(subscription))
 
 
 # --- refunds and disputes ---------------------------------------------------------------------------------------------
 
-
-def _about_payment_of(o: Json, charge: Any, **properties: Any) -> dict[str, Any]:
-    payment = o.get("payment_intent")
-    joins = (("payment", payment), ("charge", charge), ("refund", properties.get("refund_id")))
-    return about(o, *joins, order_id=ref(payment or charge), **properties) | {"waits": True}
+DISPUTES = {"won": "dispute_won", "lost": "dispute_lost"}  # what ends as `warning_closed` never took money
 
 
 def _is_told_by_charge(n: Notification) -> bool:
@@ -369,3 +302,62 @@ def _is_told_by_charge(n: Notification) -> bool:
     https://docs.stripe.com/changelog/acacia/2024-10-28/refund-webhook-update (read 2026-11-23)
     """
     return "2022-11-15" <= (n.body.get("api_version") or "") < "2024-10-28"
+
+
+def _refund(refund: Json, name: str, at_ms: int) -> Draft:
+    amount, is_back = from_minor(refund["amount"], refund["currency"], DECIMALS), name == "refund_reversed"
+    reason = refund.get("failure_reason" if is_back else "reason")
+    draft = about_paid(refund, refund.get("charge"), refund_id=refund["id"], reason=reason)
+    money = {"revenue": amount if is_back else -amount, "currency": refund["currency"].upper()}
+    return event(name, once=f"{name}:{refund['id']}", at_ms=at_ms, **money, **draft)
+
+
+@provider.on("refund.created", "refund.updated", "refund.failed", "charge.refund.updated")
+def refund(n: Notification) -> Iterator[Draft]:
+    """Told once it succeeded. One that fails later is told there and back: whichever comes first, the two cancel."""
+    o, was, by_charge = _object(n), dig(n.body, "data.previous_attributes.status"), _is_told_by_charge(n)
+    is_off = o.get("status") in ("failed", "canceled")
+    is_back = is_off and (by_charge or was == "succeeded" or n.type == "refund.failed")
+    if not by_charge and (is_back or o.get("status") == "succeeded"):
+        yield _refund(o, "refund", o["created"] * 1000)
+    if is_back:
+        yield _refund(o, "refund_reversed", _at_ms(n))
+
+
+@provider.on("charge.refunded")
+def charge_refunded(n: Notification) -> Iterator[Draft]:
+    """A twin of its refunds: tells those that it lists, and its last step where nothing else would."""
+    charge = _object(n)
+    payer = {name: charge.get(name) for name in ("customer", "payment_intent", "billing_details", "receipt_email")}
+    listed = dig(charge, "refunds.data") or ()
+    for refund in listed:
+        if (refund.get("status") or "succeeded") == "succeeded":
+            yield _refund({**payer, "charge": charge["id"], **refund}, "refund", refund["created"] * 1000)
+    if _is_told_by_charge(n) and not listed:
+        total, before = charge["amount_refunded"], dig(n.body, "data.previous_attributes.amount_refunded") or 0
+        money = {
+            "revenue": -from_minor(total - before, charge["currency"], DECIMALS),
+            "currency": charge["currency"].upper(),
+        }
+        once = f"refund:{charge['id']}:{total}"
+        yield event("refund", once=once, at_ms=_at_ms(n), **money, **about_paid(charge, charge["id"]))
+
+
+@provider.on("charge.dispute.created", "charge.dispute.closed")
+def dispute(n: Notification) -> Iterator[Draft]:
+    o, is_new = _object(n), n.type == "charge.dispute.created"
+    name = "dispute_opened" if is_new else DISPUTES.get(o.get("status"))
+    properties = {"dispute_id": o["id"], "reason": o.get("reason"), **unpaid(o.get("amount"), o.get("currency"))}
+    if name:
+        at_ms = _at_ms(n, o.get("created") if is_new else None)
+        yield event(name, once=f"{name}:{o['id']}", at_ms=at_ms, **about_paid(o, o.get("charge"), **properties))
+
+
+# --- customers --------------------------------------------------------------------------------------------------------
+
+
+@provider.on("customer.created", "customer.updated")
+def customer(n: Notification) -> Iterator[Learned]:
+    o = _object(n)
+    person = Person(email=o.get("email"), customer_id=o["id"])
+    yield Learned(keys=(f"customer:{o['id']}",), person=person, metadata=o.get("metadata") or {})

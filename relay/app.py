@@ -44,7 +44,7 @@ class RelayApp(FastAPI):
 
     receiver: Receiver | None = None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # type: ignore[override]
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.receiver is not None and scope["type"] == "http" and scope["path"].startswith(PREFIX):
             await self.receiver(scope, receive, send)
         else:
@@ -59,7 +59,9 @@ def open_vault(settings: Settings) -> Vault:
         key, is_new = key_file(path)
         keys = [key]
         if is_new:
-            log.warning("made a key for the bodies at rest: keep a copy, without it they cannot be read", file=str(path))
+            log.warning(
+                "made a key for the bodies at rest: keep a copy, without it they cannot be read", file=str(path)
+            )
     return Vault(keys)
 
 
@@ -125,9 +127,7 @@ def create_app(settings: Settings, providers: Mapping[str, Provider], *, clock: 
                 log.warning("batches were under way when the relay ended: they are in doubt", batches=doubted)
             lanes = []
             for destination in settings.destinations.values():
-                lane, client = make_lane(
-                    destination, settings, store=store, metrics=metrics, clock=clock, owner=owner
-                )
+                lane, client = make_lane(destination, settings, store=store, metrics=metrics, clock=clock, owner=owner)
                 stack.push_async_callback(client.aclose)
                 lanes.append(lane)
             forwarding = Forwarding(lanes)

@@ -5,21 +5,18 @@ Only what a command needs is imported, and only when it runs, so that `relay --h
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from relay import outbox_cli, terminal
+from relay import outbox_cli, samples_cli, terminal
 from relay.outbox_cli import Json
 from relay.terminal import FOUND, WRONG, err, fail, out, own_name, show_json, warn
 
 if TYPE_CHECKING:
     from relay.contract import Provider
-    from relay.samples import Case
-    from relay.settings import Settings
-    from relay.sources import Source
 
 app = typer.Typer(
     name="relay",
@@ -42,7 +39,7 @@ def main() -> None:
 
 def _show_version(*, is_wanted: bool) -> None:
     if is_wanted:
-        from relay import __version__  # noqa: PLC0415
+        from relay import __version__
 
         out.print(f"relay {__version__}")
         raise typer.Exit
@@ -82,10 +79,10 @@ def serve(
     if not settings.destinations and not demo:
         fail("There is no destination. Set OAA_API_KEY and OAA_PROJECT_ID to send to your project, or try it with "
              f'"{own_name()} serve --demo", which brings a sandbox.', code=WRONG)  # fmt: skip
-    from relay import logs, process  # noqa: PLC0415
-    from relay import demo as demonstration  # noqa: PLC0415
+    from relay import demo as demonstration, logs, process
 
     logs.configure(settings.log_format, settings.log_level)
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # the relay says itself that it is ready
     is_demo = not settings.destinations
     if not settings.sources and not is_demo:
         _warn_that_no_source_is_on(providers)
@@ -98,8 +95,8 @@ def serve(
         fail(str(error))
 
 
-def _warn_that_no_source_is_on(providers: dict[str, Provider]) -> None:
-    from relay.variables import secret_variable  # noqa: PLC0415
+def _warn_that_no_source_is_on(providers: Mapping[str, Provider]) -> None:
+    from relay.variables import secret_variable
 
     known = ", ".join(secret_variable(name) for name in providers)
     err.print(f" NO SOURCE HAS A SECRET: every webhook is answered 404. Switch one on, and start again: {known} ",
@@ -124,9 +121,7 @@ def sandbox(
 
     GET /received shows the accepted events, DELETE /received forgets them, PUT /faults makes it fail, GET / tells more.
     """
-    from relay import logs  # noqa: PLC0415
-    from relay import sandbox as events_api  # noqa: PLC0415
-    from relay import serving  # noqa: PLC0415
+    from relay import logs, sandbox as events_api, serving
 
     logs.configure("auto", "warning")
 
@@ -141,168 +136,7 @@ def sandbox(
         fail(f"{error}. Stop what listens there, or choose another --port (0: any free one).")
 
 
-# --- samples ----------------------------------------------------------------------------------------------------------
-
-
-@app.command()
-def send(  # noqa: PLR0912  one option after the other
-    provider: Annotated[str | None, typer.Argument(help="A provider (stripe), or one of your sources.")] = None,
-    kind: Annotated[
-        str | None, typer.Argument(metavar="[TYPE]", help="The provider's type (checkout.session.completed).")
-    ] = None,
-    *,
-    to: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="The relay, or its webhook's whole URL. Unset: RELAY_HOST:RELAY_PORT."),
-    ] = None,
-    secret: Annotated[
-        str | None, typer.Option(help="Sign with this. Unset: the source's first secret in the settings.")
-    ] = None,
-    count: Annotated[int, typer.Option(min=1, help="How many to send, one after the other.")] = 1,
-    id: Annotated[  # noqa: A002  it is the option's name
-        str | None, typer.Option(help="The notification's id. The same one again is a repeat, which counts once.")
-    ] = None,
-    variant: Annotated[str | None, typer.Option(help="Another sample of this type; --list shows them.")] = None,
-    list_them: Annotated[bool, typer.Option("--list", help="List the samples instead.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Send signed samples, as the provider would: any mapped type, with fresh ids and the time of now.
-
-    Example: relay send stripe checkout.session.completed
-    """
-    providers = terminal.load_providers()
-    settings = terminal.load_settings(providers)
-    if list_them or provider is None:
-        if provider is None and not list_them:
-            fail(f'Of which provider? "{own_name()} send --list" lists all samples.', code=WRONG)
-        _list_samples(provider, kind, settings, providers, as_json=as_json)
-        return
-    source, known = _source_of(provider, settings, providers)
-    case = _case_of(known, kind, variant, settings)
-    slug = source.slug if source else known.name.replace("_", "-")
-    if secret is None:
-        if source is None:
-            from relay.variables import secret_variable  # noqa: PLC0415
-
-            fail(f"No source of {known.title} has a secret to sign with: set {secret_variable(known.name)}, or pass "
-                 "--secret.", code=WRONG)  # fmt: skip
-        secret = source.secrets[0].get_secret_value()
-    url = _webhook_url(to, slug, settings)
-    if case.is_test and source and source.test_destination is None:
-        warn("this sample is of the provider's test mode, which the source drops (RELAY_TEST_MODE)")
-    answers = _post_all(url, case, known, source, secret, count=count, id=id)
-    if as_json:
-        show_json(answers)
-    for answer in answers if not as_json else []:
-        out.print(f"{answer['status']} {answer['answer']}  {known.name} {case.type} {answer['id']}", markup=False)
-    if not all(200 <= answer["status"] < 300 for answer in answers):  # noqa: PLR2004
-        raise typer.Exit(FOUND)
-
-
-def _source_of(name: str, settings: Settings, providers: dict[str, Provider]) -> tuple[Source | None, Provider]:
-    """By slug, or by provider: then its first source, if it has one."""
-    from relay.tables import meant  # noqa: PLC0415
-
-    source = settings.sources.get(name) or next((s for s in settings.sources.values() if s.provider == name), None)
-    provider = providers.get(source.provider if source else name)
-    if provider is None:
-        known = [*settings.sources, *providers]
-        fail(f"No provider and no source is called {name!r}.{meant(name, known)} "
-             f'"{own_name()} providers" lists them.', code=WRONG)  # fmt: skip
-    return source, provider
-
-
-def _cases(provider: Provider, settings: Settings) -> list[Case]:
-    from relay import samples  # noqa: PLC0415
-
-    try:
-        return samples.cases_of(provider, settings.mappers_dir)
-    except samples.SampleError as error:
-        fail(str(error))
-
-
-def _case_of(provider: Provider, kind: str | None, variant: str | None, settings: Settings) -> Case:
-    from relay import samples  # noqa: PLC0415
-    from relay.tables import meant  # noqa: PLC0415
-
-    cases = _cases(provider, settings)
-    types = list(dict.fromkeys(case.type for case in cases))
-    if kind not in types:
-        asked = f"There is no sample of {kind!r}.{meant(kind, types)}" if kind else "Of which type?"
-        fail(f"{asked} {provider.title} has:\n  " + "\n  ".join(types or ["none"]), code=WRONG)
-    case = samples.choose(cases, kind, variant)
-    if case is None:
-        variants = [case.variant for case in cases if case.type == kind]
-        fail(f"{kind} has no variant {variant!r}.{meant(str(variant), variants)} It has: {', '.join(variants)}.",
-             code=WRONG)  # fmt: skip
-    return case
-
-
-def _webhook_url(to: str | None, slug: str, settings: Settings) -> str:
-    from urllib.parse import urlsplit  # noqa: PLC0415
-
-    base = (to or terminal.base_url(settings)).rstrip("/")
-    parts = urlsplit(base)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        fail(f"--to {to} is no URL; it begins with http:// or https://.", code=WRONG)
-    return base if parts.path else f"{base}/webhooks/{slug}"
-
-
-def _post_all(
-    url: str,
-    case: Case,
-    provider: Provider,
-    source: Source | None,
-    secret: str,
-    *,
-    count: int,
-    id: str | None,  # noqa: A002
-) -> list[dict[str, Any]]:
-    import secrets  # noqa: PLC0415
-    from dataclasses import replace  # noqa: PLC0415
-
-    import httpx  # noqa: PLC0415
-
-    from relay import samples  # noqa: PLC0415
-    from relay.clock import unix_ms  # noqa: PLC0415
-
-    answers: list[dict[str, Any]] = []
-    with httpx.Client(trust_env=not terminal.is_here(httpx.URL(url).host)) as http:
-        for _ in range(count):
-            now_ms = unix_ms()
-            try:
-                delivery = samples.fresh(case, id=id, now_ms=now_ms, token=secrets.token_hex(16))
-                delivery = replace(delivery, url=(source and source.public_url) or url)
-                headers = samples.signed(delivery, provider, secret, now_ms=now_ms)
-                answer = http.post(url, content=delivery.body, headers=headers)
-            except samples.SampleError as error:
-                fail(str(error), code=WRONG)
-            except httpx.HTTPError as error:
-                fail(f"No answer from {url}: {error}. Does the relay run there? --to names another address.")
-            answers.append({
-                "id": samples.notification_id(provider, delivery),
-                "status": answer.status_code,
-                "answer": answer.text,
-            })  # fmt: skip
-    return answers
-
-
-def _list_samples(
-    provider: str | None, kind: str | None, settings: Settings, providers: dict[str, Provider], *, as_json: bool
-) -> None:
-    chosen = [_source_of(provider, settings, providers)[1]] if provider else list(providers.values())
-    rows = [
-        {"provider": one.name, "type": case.type, "variant": case.variant, "about": case.about,
-         "option": one.optional.get(case.type)}
-        for one in chosen for case in _cases(one, settings) if kind in (None, case.type)
-    ]  # fmt: skip
-    if as_json:
-        show_json(rows)
-        return
-    for row in rows:
-        option = f" (opt-in: {row['option']})" if row["option"] else ""
-        out.print(f"{row['provider']} {row['type']} --variant {row['variant']}{option}", style="bold", markup=False)
-        out.print(f"    {row['about']}", markup=False)
+app.command()(samples_cli.send)
 
 
 # --- looking ----------------------------------------------------------------------------------------------------------
@@ -315,9 +149,9 @@ def doctor(*, as_json: Json = False) -> None:
     Looks at the settings, the secrets' shape, the store, its encryption, the disk, the destination and its key, the
     clock, and the address to listen on. Exit code 1 where something is a problem.
     """
-    from relay import registry, settings as settings_of  # noqa: PLC0415
-    from relay.clock import unix_ms  # noqa: PLC0415
-    from relay.doctor import Finding, Level, examine, problem  # noqa: PLC0415
+    from relay import registry, settings as settings_of
+    from relay.clock import unix_ms
+    from relay.doctor import Finding, Level, examine, problem
 
     async def all_findings() -> list[Finding]:
         try:
@@ -346,13 +180,17 @@ def doctor(*, as_json: Json = False) -> None:
     problems = sum(finding.level is Level.PROBLEM for finding in findings)
     warnings = sum(finding.level is Level.WARNING for finding in findings)
     if as_json:
-        from dataclasses import asdict  # noqa: PLC0415
+        from dataclasses import asdict
 
         show_json({"ok": not problems, "findings": [asdict(finding) for finding in findings]})
     else:
-        out.print(f"\n{problems} problems, {warnings} warnings", style="bold")
+        out.print(f"\n{_counted(problems, 'problem')}, {_counted(warnings, 'warning')}", style="bold")
     if problems:
         raise typer.Exit(FOUND)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
 
 
 @app.command()
@@ -360,7 +198,7 @@ def providers(
     name: Annotated[str | None, typer.Argument(help="Only this one.")] = None, *, as_json: Json = False
 ) -> None:
     """List the providers: how to switch each one on, how it signs, and which of its types become events."""
-    from relay.tables import meant  # noqa: PLC0415
+    from relay.tables import meant
 
     known = terminal.load_providers()
     if name is not None and name not in known:
@@ -382,8 +220,8 @@ def providers(
 
 
 def _described(provider: Provider) -> dict[str, Any]:
-    from relay.sources import slug_of  # noqa: PLC0415
-    from relay.variables import enable_variable, secret_variable  # noqa: PLC0415
+    from relay.sources import slug_of
+    from relay.variables import enable_variable, secret_variable
 
     settings = [{"name": secret_variable(provider.name), "meaning": provider.secret.meaning}]
     if provider.options:
@@ -415,10 +253,10 @@ def hash_(
     The address is trimmed and put into lower case, nothing else: dots and plus-tags stay. Its SHA-256 in lower-case
     hexadecimal is the user_id; with RELAY_HASH_KEY, its HMAC-SHA256 under that key.
     """
-    from dataclasses import replace  # noqa: PLC0415
+    from dataclasses import replace
 
-    from relay.contract import Person  # noqa: PLC0415
-    from relay.identity import IdentityPolicy, hash_email, resolve  # noqa: PLC0415
+    from relay.contract import Person
+    from relay.identity import IdentityPolicy, hash_email, resolve
 
     settings = terminal.load_settings(terminal.load_providers())
     policies = {slug: source.policy.identity_policy for slug, source in settings.sources.items()}

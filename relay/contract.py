@@ -112,13 +112,15 @@ class Draft:
     joins: tuple[str, ...] = ()
     #: Until one of `joins` is known, the event waits in the store, up to the source's deadline.
     waits: bool = False
+    #: One of the provider's options: the draft counts only for sources that enable it.
+    option: str | None = None
     #: By mark of a joined entity, what this draft becomes (the first payment after a trial).
     variants: Mapping[str, Variant] = _field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Learned:
-    """What a notification teaches about entities: who stands behind an id, where they came from. Kept as hashes only."""
+    """What it teaches about entities: who stands behind an id, where they came from. Only hashes are kept."""
 
     #: Each of them gets to know the rest: `("customer:cus_1", "subscription:sub_1")`.
     keys: tuple[str, ...]
@@ -364,7 +366,7 @@ class Provider:
             raise ValueError(msg)
 
     def split(self, delivery: Delivery) -> Sequence[Any]:
-        """The items of a verified delivery. Raises `UnmappableError` (and what `items` raises) on an unreadable body."""
+        """The items of a verified delivery. Raises `UnmappableError` (or what `items` raises) on an unreadable body."""
         return self.items(self.parse(delivery.body))
 
     def notification(self, body: Any, headers: Mapping[str, str]) -> Notification:

@@ -26,7 +26,7 @@ from relay.contract import Delivery, Provider
 from relay.process import EndedError, serve_until_signal
 from relay.samples import cases_of, choose, fresh, signed
 from relay.serving import Served, StartError, serving
-from relay.settings import Settings, load
+from relay.settings import Settings, SettingsError, load
 from relay.sources import Destination, Source
 from relay.variables import secret_variable
 
@@ -64,14 +64,17 @@ async def show(settings: Settings, providers: Mapping[str, Provider], *, out: Co
         is_secret_made_up = not any(source.provider == PROVIDER for source in settings.sources.values())
         if is_secret_made_up:
             made_up = {secret_variable(PROVIDER): f"whsec_demo{secrets.token_hex(16)}"}
-            settings = load(providers, environ={**os.environ, **made_up})
+            try:
+                settings = load(providers, environ={**os.environ, **made_up})
+            except SettingsError as error:
+                raise EndedError(str(error)) from None
         settings = to_sandbox(settings, box.url)
         source = next(source for source in settings.sources.values() if source.provider == PROVIDER)
         stage = Stage(source=source, sandbox_url=box.url, is_secret_made_up=is_secret_made_up)
-        _announce(out, stage, settings)
         sending: list[asyncio.Task[None]] = []
 
         def started(relay: Served) -> None:
+            _announce(out, stage, settings)
             sending.append(asyncio.create_task(_perform(out, stage, providers[PROVIDER], settings, relay, command)))
 
         try:
@@ -105,7 +108,7 @@ def to_sandbox(settings: Settings, url: str) -> Settings:
         slug: replace(source, destination=DESTINATION, test_destination=source.test_destination and DESTINATION)
         for slug, source in settings.sources.items()
     }
-    return settings.model_copy(update={"sources": sources}).with_destination(box)
+    return settings.having(sources, {DESTINATION: box}, settings.warnings)
 
 
 # --- the sample -------------------------------------------------------------------------------------------------------
@@ -125,7 +128,7 @@ async def _perform(
             await _send(out, stage, delivery, signed(delivery, provider, stage.secret, now_ms=now_ms), relay)
         except httpx.HTTPError as error:
             out.print(f"The sample could not be sent: {error!r}", style="bold red", markup=False)
-    _tell_next(out, stage, provider, settings, relay, command)
+    _tell_next(out, stage, provider, relay, command)
 
 
 async def _send(out: Console, stage: Stage, delivery: Delivery, headers: Mapping[str, str], relay: Served) -> None:
@@ -174,7 +177,7 @@ def _announce(out: Console, stage: Stage, settings: Settings) -> None:
     out.print(f"What comes in is kept in {settings.database_url.get_secret_value()}", markup=False)
 
 
-def _tell_next(out: Console, stage: Stage, provider: Provider, settings: Settings, relay: Served, command: str) -> None:
+def _tell_next(out: Console, stage: Stage, provider: Provider, relay: Served, command: str) -> None:
     slug = stage.source.slug
     send = [command, "send", slug, SAMPLE]
     if stage.is_secret_made_up:
@@ -197,6 +200,3 @@ def _tell_next(out: Console, stage: Stage, provider: Provider, settings: Setting
     for label, words in lines:
         out.print(f"  {label:<22} {words}", markup=False)
     out.print("\nServing until Ctrl-C.", style="bold")
-
-
-__all__ = ["EndedError", "show"]

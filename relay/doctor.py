@@ -7,6 +7,7 @@ beside a running relay and only read, and the destination gets a batch without e
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -20,7 +21,7 @@ from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from relay.app import key_path
-from relay.contract import Accepted, Delivery, Provider
+from relay.contract import Delivery, Provider
 from relay.openanalytics import Check, Finding as Answer, OpenAnalytics
 from relay.settings import Settings
 from relay.sources import Destination, Source
@@ -29,8 +30,8 @@ from relay.store.desk import Desk
 from relay.store.schema import deliveries
 from relay.store.sqlite import open_engine
 from relay.terminal import base_url, instant, is_here
-from relay.vault import Vault, VaultError, key_file
 from relay.variables import secret_variable
+from relay.vault import Vault, VaultError, key_file
 
 Clock = Callable[[], int]
 
@@ -86,8 +87,10 @@ async def examine(settings: Settings, providers: Mapping[str, Provider], *, cloc
             "Set OAA_API_KEY and OAA_PROJECT_ID; to try without, use the sandbox of relay serve --demo.",
         )
     for destination in settings.destinations.values():
-        yield await _destination(destination)
-        yield await _skew(destination, clock)
+        check = await _check(destination)
+        yield _judged(destination, check)
+        if check.finding is not Answer.UNREACHABLE:
+            yield await _skew(destination, clock)
     yield await _address(settings)
 
 
@@ -111,18 +114,13 @@ def _source(source: Source, provider: Provider, *, now_ms: int) -> Finding:
         try:
             signature = provider.verifier.sign(probe, text, now_ms=now_ms)
             signs_url = signature != provider.verifier.sign(moved, text, now_ms=now_ms)
-            headers = {**probe.headers, **{name.lower(): value for name, value in signature.items()}}
-            signed = Delivery(body=probe.body, headers=headers, url=probe.url)
-            fits = isinstance(provider.verifier.verify(signed, [text], now_ms=now_ms), Accepted)
         except Exception as error:  # noqa: BLE001  whatever a verifier makes of a wrong kind of secret
             return problem(subject, f"secret {number} cannot be used: {type(error).__name__}", provider.secret.meaning)
-        if not fits:
-            return problem(subject, f"secret {number} cannot check a signature", provider.secret.meaning)
         if signs_url and not source.public_url:
             return problem(
                 subject,
                 f"{provider.title} signs the URL that it calls, and the relay is not told what that is",
-                "Set RELAY_PUBLIC_URL, or public_url of this source in relay.toml, to the URL as typed at the provider.",
+                "Set RELAY_PUBLIC_URL (or public_url of the source in relay.toml) to what was typed at the provider.",
             )
     count = f"{len(source.secrets)} secrets" if len(source.secrets) > 1 else "1 secret"
     test = "dropped" if source.test_destination is None else f"sent to {source.test_destination}"
@@ -164,7 +162,7 @@ def _store(settings: Settings) -> Iterator[Finding]:
                 return
             yield ok("store", "its tables are those of this version")
             yield _bodies(connection, settings)
-            yield from _outbox(connection)
+            yield from _outbox(connection, settings)
     except (OSError, SQLAlchemyError) as error:
         yield problem("store", f"{path} cannot be read: {getattr(error, 'orig', None) or error}", "See that it can.")
     finally:
@@ -231,7 +229,7 @@ def _bodies(connection: Connection, settings: Settings) -> Finding:
     return ok(subject, "no body is kept yet" if newest is None else "the key opens the newest body at rest")
 
 
-def _outbox(connection: Connection) -> Iterator[Finding]:
+def _outbox(connection: Connection, settings: Settings) -> Iterator[Finding]:
     for depth in Desk(dialect="sqlite", vault=Vault([bytes(32)])).depths(connection):
         subject = f"outbox {depth.destination}"
         if depth.held:
@@ -244,14 +242,20 @@ def _outbox(connection: Connection) -> Iterator[Finding]:
             )
         pending = depth.pending + depth.batched - depth.held
         since = f", the oldest since {instant(depth.oldest_ms)}" if depth.oldest_ms else ""
-        yield ok(subject, f"{pending} events are not yet accepted{since}" if pending else "nothing is left to send")
+        if pending and depth.destination not in settings.destinations:
+            yield warning(
+                subject,
+                f"{pending} events wait for a destination that the settings do not have{since}",
+                "Configure a destination of this name, or see that these settings are the relay's.",
+            )
+        else:
+            yield ok(subject, f"{pending} events are not yet accepted{since}" if pending else "nothing is left to send")
 
 
 # --- the network ------------------------------------------------------------------------------------------------------
 
 
-async def _destination(destination: Destination) -> Finding:
-    subject = f"destination {destination.name}"
+async def _check(destination: Destination) -> Check:
     client = OpenAnalytics(
         destination.base_url,
         destination.project_id,
@@ -260,12 +264,11 @@ async def _destination(destination: Destination) -> Finding:
         batch_body=destination.batch_body,
     )
     async with client:
-        check = await client.check()
-    return _judged(subject, destination, check)
+        return await client.check()
 
 
-def _judged(subject: str, destination: Destination, check: Check) -> Finding:
-    where = destination.base_url
+def _judged(destination: Destination, check: Check) -> Finding:
+    subject, where = f"destination {destination.name}", destination.base_url
     match check.finding:
         case Answer.READY:
             return ok(subject, f"{where} {check.words}")
@@ -309,7 +312,7 @@ async def _address(settings: Settings) -> Finding:
     try:
         socket.create_server((settings.host, settings.port), family=family).close()
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = os.strerror(error.errno) if error.errno else str(error)
     else:
         return ok(subject, f"{settings.host}:{settings.port} is free; no relay runs there now")
     try:

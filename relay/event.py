@@ -49,11 +49,22 @@ class _Says:
         return core_schema.custom_error_schema(inner, custom_error_type="rule", custom_error_message=self.message)
 
 
+@dataclass(frozen=True, slots=True)
+class _Only:
+    """Instances of one class: a strict float would take a whole number of any size."""
+
+    kind: type
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.chain_schema([core_schema.is_instance_schema(self.kind), handler(source)])
+
+
 #: The bound makes the validator read the text as UTF-8, so a lone surrogate is refused here and not by the serialiser.
 _Text = Annotated[str, Strict(), Field(max_length=MAX_TEXT)]
 _Whole = Annotated[int, Strict(), Field(ge=-(2**63), lt=2**64)]
-_Float = Annotated[float, Strict(), Field(allow_inf_nan=False)]
-_Exact = Annotated[Decimal, Strict(), Field(max_digits=40)]
+_Float = Annotated[Annotated[float, Field(allow_inf_nan=False)], _Only(float)]
+#: As many digits as the smallest float has, written out.
+_Exact = Annotated[Annotated[Decimal, Field(max_digits=400)], _Only(Decimal)]
 _Value = Annotated[
     Annotated[
         _Text | Annotated[bool, Strict()] | _Whole | _Exact | _Float,

@@ -18,8 +18,7 @@ import structlog
 from relay.ids import made_at_ms
 from relay.metrics import Metrics
 from relay.openanalytics import Closed, InDoubt, Later, OpenAnalytics, Outcome, Rejected, Sent, TooLarge
-from relay.retry import Breaker, ask, backoff_ms, failed, succeeded, wait_ms
-from relay.retry import Closed as BreakerClosed
+from relay.retry import Breaker, Closed as BreakerClosed, ask, backoff_ms, failed, succeeded, wait_ms
 from relay.store.base import Batch, DestinationState, Store, StoreUnavailableError
 
 log = structlog.get_logger("relay.forwarding")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 
-from relay.contract import Delivery, Draft, Notification, Provider, UnmappableError, digest_of
+from relay.contract import Delivery, Draft, Learned, Notification, Provider, UnmappableError, digest_of
 from relay.sealing import Entity, Sealed, Withheld, learn, seal
 from relay.sources import Source
 from relay.store.base import Mapped, Outgoing
@@ -39,9 +39,7 @@ def _map_item(
     return map_notification(provider, source, notification, received_at_ms=received_at_ms)
 
 
-def map_notification(
-    provider: Provider, source: Source, notification: Notification, *, received_at_ms: int
-) -> Mapped:
+def map_notification(provider: Provider, source: Source, notification: Notification, *, received_at_ms: int) -> Mapped:
     """One notification with its outcome, its events and what it teaches."""
     kind = notification.type
     destination = source.test_destination if notification.is_test else source.destination
@@ -75,14 +73,19 @@ def _seal_all(
     learned: list[Entity] = []
     for thing in _iterate(yielded):
         if isinstance(thing, Draft):
+            if thing.option is not None and thing.option not in source.enabled:
+                continue
             match seal(thing, notification, source.policy):
                 case Sealed() as sealed:
                     until = received_at_ms + source.join_wait_s * 1000 if sealed.waits else None
                     events.append(Outgoing(sealed=sealed, destination=destination, wait_until_ms=until))
                 case Withheld() as withheld:
                     raise UnmappableError(withheld.reason)
-        else:
+        elif isinstance(thing, Learned):
             learned.append(learn(thing, notification, source.policy))
+        else:
+            msg = f"a mapper yielded {type(thing).__name__}, which is neither a draft nor something learned"
+            raise UnmappableError(msg)
     return events, learned
 
 

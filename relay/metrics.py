@@ -67,9 +67,7 @@ class Metrics:
         self.in_doubt = Counter(
             "relay_events_in_doubt", "Events sent without an answer.", ["destination"], registry=registry
         )
-        self.dead = Counter(
-            "relay_events_dead", "Events that became dead letters.", ["destination"], registry=registry
-        )
+        self.dead = Counter("relay_events_dead", "Events that became dead letters.", ["destination"], registry=registry)
         self.paused = Gauge(
             "relay_destination_paused", "1 while a destination refuses our credentials.", ["destination"],
             registry=registry,

@@ -112,7 +112,7 @@ def list_dead(
 
 
 async def _read_dead(limit: int) -> Sequence[EventRow]:
-    from relay.store.schema import EventState  # noqa: PLC0415
+    from relay.store.schema import EventState
 
     async with terminal.opened(_settings()) as store:
         return await store.events(state=EventState.DEAD, limit=limit)
@@ -160,7 +160,7 @@ def resend_dead(
 
 
 async def _resend(references: Sequence[str]) -> int:
-    from relay.store.schema import EventState  # noqa: PLC0415
+    from relay.store.schema import EventState
 
     async with terminal.opened(_settings()) as store:
         if references:
@@ -178,7 +178,7 @@ async def _resend(references: Sequence[str]) -> int:
 
 
 async def _the_dead(store: Store, reference: str) -> EventRow:
-    from relay.store.schema import EventState  # noqa: PLC0415
+    from relay.store.schema import EventState
 
     rows = await store.events(reference=reference)
     if not rows:
@@ -201,10 +201,10 @@ def remap(
 
     What was counted already is not counted again. A relay does this with the failed ones by itself at its start.
     """
-    from dataclasses import asdict  # noqa: PLC0415
+    from dataclasses import asdict
 
-    from relay import operating  # noqa: PLC0415
-    from relay.store.schema import Outcome  # noqa: PLC0415
+    from relay import operating
+    from relay.store.schema import Outcome
 
     providers = terminal.load_providers()
     settings = terminal.load_settings(providers)
@@ -218,8 +218,10 @@ def remap(
     if as_json:
         show_json(asdict(done))
         return
-    out.print(f"Looked at {done.deliveries} deliveries: {done.notifications} notifications are mapped now, "
-              f"{done.events} events are in the outbox, {done.still_parked} notifications stay as they are.")  # fmt: skip
+    out.print(
+        f"Looked at {done.deliveries} deliveries: {done.notifications} notifications are mapped now, {done.events} "
+        f"events are in the outbox, {done.still_parked} notifications stay as they are."
+    )
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------

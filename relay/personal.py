@@ -81,10 +81,10 @@ def _kind_in(text: str) -> Kind | None:
         return Kind.EMAIL
     if _has_iban(text):
         return Kind.IBAN
-    if _has_card(text):
-        return Kind.CARD
     if _has_phone(text):
         return Kind.PHONE
+    if _has_card(text):
+        return Kind.CARD
     if _has_ip(text):
         return Kind.IP
     return None
@@ -99,8 +99,7 @@ def readings(text: str) -> tuple[str, ...]:
             for _ in range(4):
                 decoded = decode(decoded)
                 found[decoded] = None
-    if "&" in text:
-        found |= dict.fromkeys([html.unescape(reading) for reading in found])
+    found |= dict.fromkeys([html.unescape(reading) for reading in found if "&" in reading])
     return tuple(dict.fromkeys(reading if reading.isascii() else _in_ascii_digits(reading) for reading in found))
 
 

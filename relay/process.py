@@ -30,7 +30,7 @@ async def serve_until_signal(
         if reasons:
             raise EndedError(reasons[0]) from None
         if "cannot listen" in str(error):
-            msg = f"{error}. Stop what listens there, or set RELAY_HOST and RELAY_PORT to another address."
+            msg = f"{error}. Stop what listens there, or choose another port: RELAY_PORT=8010, for example."
             raise EndedError(msg) from None
         raise EndedError(str(error)) from None
 
@@ -41,10 +41,10 @@ def _reasons_of(app: RelayApp) -> list[str]:
     live = app.router.lifespan_context
 
     @contextlib.asynccontextmanager
-    async def lifespan(app: RelayApp) -> AsyncIterator[object]:
+    async def lifespan(app: RelayApp) -> AsyncIterator[None]:
         try:
-            async with live(app) as state:
-                yield state
+            async with live(app):
+                yield
         except (StoreUnavailableError, VaultError, OSError) as error:
             reasons.append(str(error))
             raise

@@ -136,8 +136,6 @@ def _faults(provider: Provider, expected: str | None) -> Iterator[str]:
         yield f"{label}: docs= is no URL. Set it to the provider's own page on webhooks."
     if not provider.mappers:
         yield f"{label}: no type is mapped. Add a mapper with @provider.on(...)."
-    for option in sorted(set(provider.options) - set(provider.optional.values())):
-        yield f"{label}: option {option!r} enables nothing. Use it in @provider.on(..., option=...), or remove it."
 
 
 def _reason(error: Exception) -> str:

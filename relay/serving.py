@@ -1,7 +1,7 @@
 """Serves an ASGI app on a socket, inside the running event loop: `serving` for a block, `serve` until a signal comes.
 
-In: an app, host and port (0: any free one). Out: where it listens. It accepts connections before `serving` yields; on
-the way out it accepts no more, lets what is in flight finish (up to `grace_s`), then ends the app's lifespan.
+In: an app, host and port (0: any free one). Out: where it listens. Callers who come while the app starts wait for it;
+on the way out it accepts no more, lets what is in flight finish (up to `grace_s`), then ends the app's lifespan.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _HANG_UP = "relay.hang_up"
+_BACKLOG = 2048
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -68,6 +69,7 @@ async def serving(
         access_log=False,
         proxy_headers=False,
         server_header=False,
+        backlog=_BACKLOG,
         timeout_keep_alive=keep_alive_s,
         timeout_graceful_shutdown=grace_s,
     )
@@ -140,6 +142,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(_BACKLOG)  # now and not after the app has started: until then another process could listen too
     except OSError as error:
         listener.close()
         msg = f"cannot listen on {host}:{port}: {error.strerror or error}"

@@ -118,7 +118,7 @@ class StripeSignature:
     @staticmethod
     def _fits(body: bytes, sent: str, secret: str) -> bool:
         try:
-            return stripe.WebhookSignature.verify_header(body, sent, secret, tolerance=None)  # type: ignore[arg-type]
+            return bool(stripe.WebhookSignature.verify_header(body, sent, secret, tolerance=None))
         except Exception:  # noqa: BLE001  beside its own error it raises UnicodeDecodeError and TypeError
             return False
 

@@ -310,9 +310,10 @@ def _test_destination(
             return None
         case "forward":
             return destination
-        case _ if mode not in destinations:
-            problems.append(f"{_no_destination(name, mode, destinations)} Or set it to drop or forward.")
-    return mode
+        case _:
+            if mode not in destinations:
+                problems.append(f"{_no_destination(name, mode, destinations)} Or set it to drop or forward.")
+            return mode
 
 
 def _no_destination(name: str, wanted: str, destinations: Sequence[str]) -> str:

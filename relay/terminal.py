@@ -50,7 +50,7 @@ def show_json(value: object) -> None:
 
 def load_providers() -> Mapping[str, Provider]:
     """All providers, or the end with what is wrong."""
-    from relay import registry, settings  # noqa: PLC0415
+    from relay import registry, settings
 
     try:
         return registry.load_providers(settings.mappers_dir())
@@ -58,21 +58,21 @@ def load_providers() -> Mapping[str, Provider]:
         fail(str(error), code=WRONG)
 
 
-def load_settings(providers: Mapping[str, Provider], environ: Mapping[str, str] | None = None) -> Settings:
+def load_settings(providers: Mapping[str, Provider]) -> Settings:
     """The settings, or the end with what is wrong."""
-    from relay import settings  # noqa: PLC0415
+    from relay import settings
 
     try:
-        return settings.load(providers, environ=environ)
+        return settings.load(providers)
     except settings.SettingsError as error:
         fail(str(error), code=WRONG)
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine on the relay's event loop."""
-    import asyncio  # noqa: PLC0415
+    import asyncio
 
-    import uvloop  # noqa: PLC0415
+    import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)
@@ -81,11 +81,11 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 @contextlib.asynccontextmanager
 async def opened(settings: Settings, *, reads_bodies: bool = False) -> AsyncIterator[Store]:
     """The store, which a running relay may have open as well; or the end with why not. It makes no database."""
-    from relay import logs  # noqa: PLC0415
-    from relay.clock import unix_ms  # noqa: PLC0415
-    from relay.store import open_store, sqlite_path  # noqa: PLC0415
-    from relay.store.base import StoreUnavailableError  # noqa: PLC0415
-    from relay.vault import VaultError  # noqa: PLC0415
+    from relay import logs
+    from relay.clock import unix_ms
+    from relay.store import open_store, sqlite_path
+    from relay.store.base import StoreUnavailableError
+    from relay.vault import VaultError
 
     logs.configure("console", "warning")
     url = settings.database_url.get_secret_value()
@@ -105,8 +105,8 @@ async def opened(settings: Settings, *, reads_bodies: bool = False) -> AsyncIter
 
 def _vault(settings: Settings, *, reads_bodies: bool) -> Any:
     """As the relay has it, but never with a new key file. Without a key: one that opens nothing, where that will do."""
-    from relay.app import key_path  # noqa: PLC0415
-    from relay.vault import Vault, VaultError, key_file  # noqa: PLC0415
+    from relay.app import key_path
+    from relay.vault import Vault, VaultError, key_file
 
     if settings.encryption_keys:
         return Vault([key.get_secret_value() for key in settings.encryption_keys])

@@ -11,10 +11,10 @@ import binascii
 import hashlib
 import os
 import secrets
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import zstandard
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -55,7 +55,7 @@ def key_file(path: Path) -> tuple[bytes, bool]:
 
 
 class Vault:
-    """Seals and opens blobs. `keys`: at least one, 32 bytes each, the first one encrypts."""
+    """Seals and opens blobs. `keys`: at least one, 32 bytes each, the first one encrypts. For one thread at a time."""
 
     def __init__(self, keys: Sequence[bytes]) -> None:
         if not keys:
@@ -63,11 +63,12 @@ class Vault:
             raise VaultError(msg)
         self._ciphers = {hashlib.sha256(key).digest()[:_KEY_ID_BYTES]: AESGCM(key) for key in keys}
         self._id, self._cipher = next(iter(self._ciphers.items()))
+        self._compressor = zstandard.ZstdCompressor(level=1)
 
     def seal(self, plain: bytes, *, row: int) -> bytes:
         """One blob that holds `plain`, compressed and encrypted, bound to this row."""
         nonce = os.urandom(_NONCE_BYTES)
-        return self._id + nonce + self._cipher.encrypt(nonce, zlib.compress(plain, 1), row.to_bytes(8, "big"))
+        return self._id + nonce + self._cipher.encrypt(nonce, self._compressor.compress(plain), row.to_bytes(8, "big"))
 
     def open(self, blob: bytes, *, row: int) -> bytes:
         """What `seal` was given. Raises `VaultError` with the reason where it cannot be read."""
@@ -81,4 +82,4 @@ class Vault:
         except InvalidTag:
             msg = "the blob was changed, or belongs to another row"
             raise VaultError(msg) from None
-        return zlib.decompress(packed)
+        return zstandard.decompress(packed)

@@ -233,9 +233,7 @@ class TestTheWrongKey:
         assert (await store.destination("default")).paused is None
 
 
-async def test_a_missing_batch_endpoint_means_one_by_one(
-    lane: Lane, store: Store, events_api: EventsApi
-) -> None:
+async def test_a_missing_batch_endpoint_means_one_by_one(lane: Lane, store: Store, events_api: EventsApi) -> None:
     await events_api.misbehave(close_batch=True)
     await sell(store, *range(5))
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import AsyncIterator
+from typing import cast
 
 import httpx
 import orjson
 import pytest
 
+from relay.contract import Draft, Notification
 from relay.store.base import Store, StoreUnavailableError
 from relay.store.schema import Outcome
 from tests import acme
 from tests.conftest import EventsApi, RunningRelay, RunRelay, until
 
 pytestmark = pytest.mark.anyio
+
+GONE = "gone"
 
 
 def rows(relay: RunningRelay, table: str) -> int:
@@ -81,7 +86,7 @@ async def test_one_sale_told_twice_becomes_one_event(relay: RunningRelay, events
 async def test_what_is_not_signed_is_refused_and_nothing_is_stored(
     relay: RunningRelay, headers: dict[str, str]
 ) -> None:
-    raw = {name: value.encode("latin-1") for name, value in {"x-other": "1", **headers}.items()}
+    raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
 
     answer = await relay.http.post("/webhooks/acme", content=orjson.dumps(acme.captured(1)), headers=raw)
 
@@ -114,7 +119,7 @@ async def test_a_body_over_the_limit_is_refused(run_relay: RunRelay) -> None:
     async with run_relay(RELAY_BODY_LIMIT_BYTES="2048") as relay:
         small, large = b'"' + b"a" * 2000 + b'"', b'"' + b"a" * 3000 + b'"'
 
-        async def chunks():  # noqa: ANN202  a body whose length nobody announced
+        async def chunks() -> AsyncIterator[bytes]:  # a body whose length nobody announced
             for start in range(0, len(large), 500):
                 yield large[start : start + 500]
 
@@ -156,9 +161,7 @@ async def test_test_mode_is_answered_and_not_forwarded(relay: RunningRelay) -> N
     assert await relay.metric("relay_notifications_total", source="acme", outcome="test") == 1
 
 
-async def test_test_mode_is_forwarded_and_marked_where_it_is_wanted(
-    run_relay: RunRelay, events_api: EventsApi
-) -> None:
+async def test_test_mode_is_forwarded_and_marked_where_it_is_wanted(run_relay: RunRelay, events_api: EventsApi) -> None:
     async with run_relay(RELAY_TEST_MODE="forward") as relay:
         await relay.post({**acme.captured(1), "test": True})
         await until(lambda: _received(events_api, 1))
@@ -176,11 +179,15 @@ async def test_a_mapper_that_raises_never_becomes_the_providers_problem(relay: R
     assert await relay.metric("relay_notifications_total", source="acme", outcome="failed") == 1
 
 
+def _raise(notification: Notification) -> list[Draft]:
+    raise KeyError(notification.id)
+
+
 async def test_a_parked_delivery_is_mapped_at_the_next_start_after_the_fix(
     run_relay: RunRelay, events_api: EventsApi
 ) -> None:
     broken = acme.make()
-    broken.mappers["payment.captured"] = lambda _n: [][1]
+    broken.mappers["payment.captured"] = _raise
     async with run_relay(providers={"acme": broken}) as relay:
         assert (await relay.post(acme.captured(1))).status_code == 200
 
@@ -199,7 +206,7 @@ async def test_an_odd_body_that_is_signed_is_kept_and_answered(relay: RunningRel
 
 
 async def test_one_odd_item_parks_alone_and_its_siblings_go_on(relay: RunningRelay, events_api: EventsApi) -> None:
-    assert (await relay.post([acme.captured(1), 7, {"id": "ntf_2", "type": "payment.captured"}, acme.captured(3)]))
+    assert await relay.post([acme.captured(1), 7, {"id": "ntf_2", "type": "payment.captured"}, acme.captured(3)])
 
     await until(lambda: _received(events_api, 2))
     (kept,) = await relay.store.unmapped(outcome=Outcome.FAILED)
@@ -239,7 +246,7 @@ async def test_a_store_that_is_away_says_come_later_and_recovers(relay: RunningR
     real = relay.app.receiver
     assert real is not None
     store = real._store
-    real._store = _Away()
+    real._store = cast("Store", _Away())
     assert (await relay.post(acme.captured(1))).status_code == 429
 
     real._store = store
@@ -247,12 +254,12 @@ async def test_a_store_that_is_away_says_come_later_and_recovers(relay: RunningR
     await until(lambda: _received(events_api, 1))
 
 
-class _Away(Store):
+class _Away:
     waiting = 0
 
-    async def accept(self, arrival: object) -> None:  # type: ignore[override]
+    async def accept(self, arrival: object) -> None:
         del arrival
-        raise StoreUnavailableError("away")
+        raise StoreUnavailableError(GONE)
 
 
 async def test_what_was_accepted_before_a_restart_is_sent_after_it(run_relay: RunRelay, events_api: EventsApi) -> None:
@@ -318,6 +325,6 @@ async def test_a_client_that_hangs_up_midway_leaves_nothing(relay: RunningRelay)
     assert rows(relay, "deliveries") == 1
 
 
-async def _breaking():  # noqa: ANN202
+async def _breaking() -> AsyncIterator[bytes]:
     yield b"half of"
-    raise httpx.WriteError("gone")
+    raise httpx.WriteError(GONE)

@@ -21,7 +21,6 @@ provider = Provider(
     verifier=hmac_sha256(header="X-Acme-Signature"),
     notification_type=field("type"),
     secret=SecretShape(meaning="Acme's settings, under Webhooks."),
-    options={options},
 )
 
 
@@ -31,9 +30,10 @@ def purchase(n):
 """
 
 
-def acme(name: str = "acme", *, title: str = "Acme", docs: str = "https://acme.example/webhooks", types: str = '"paid"',
-         options: str = "{}") -> str:  # fmt: skip
-    return ACME.format(name=name, title=title, docs=docs, types=types, options=options)
+def acme(
+    name: str = "acme", *, title: str = "Acme", docs: str = "https://acme.example/webhooks", types: str = '"paid"'
+) -> str:
+    return ACME.format(name=name, title=title, docs=docs, types=types)
 
 
 def refused(folder: Path) -> str:
@@ -150,7 +150,7 @@ def test_a_file_that_is_no_python_is_named_with_its_line(folder: Path) -> None:
 def test_a_type_that_is_registered_twice_is_named(folder: Path) -> None:
     (folder / "acme.py").write_text(acme(types='"paid", "paid"'))
 
-    assert "provider acme: type 'paid' is registered twice (line 16 of acme.py)" in refused(folder)
+    assert "provider acme: type 'paid' is registered twice (line 15 of acme.py)" in refused(folder)
 
 
 def test_a_file_without_a_provider_is_named(folder: Path) -> None:
@@ -168,7 +168,6 @@ def test_a_file_without_a_provider_is_named(folder: Path) -> None:
         (acme(title=""), "'acme': it has no title"),
         (acme(docs="ask us"), "'acme': docs= is no URL"),
         (acme(types=""), "'acme': no type is mapped"),
-        (acme(options='{"opens": "Opened mails."}'), "'acme': option 'opens' enables nothing"),
     ],
 )
 def test_a_provider_that_breaks_a_rule_is_named_with_the_rule(folder: Path, text: str, expected: str) -> None:

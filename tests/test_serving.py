@@ -93,6 +93,34 @@ async def test_a_taken_port_is_told() -> None:
                 pass
 
 
+async def test_a_port_is_taken_before_its_app_has_started() -> None:
+    """Or two processes that start at the same time would both believe that they have it."""
+    may_start = asyncio.Event()
+    told: list[str] = []
+
+    async def starts_slowly(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await may_start.wait()
+        await app_that(says_ok)(scope, receive, send)
+
+    async def second(port: int) -> None:
+        try:
+            async with serving(app_that(says_ok), port=port):
+                pass
+        except StartError as error:
+            told.append(str(error))
+        may_start.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    first = serving(starts_slowly, port=port)
+    calling = asyncio.create_task(second(port))
+    async with first, httpx.AsyncClient() as client:
+        assert "ok" == (await client.get(f"http://127.0.0.1:{port}")).text
+    await calling
+    assert [f"cannot listen on 127.0.0.1:{port}: Address already in use"] == told
+
+
 async def test_an_app_that_does_not_start_is_told() -> None:
     with pytest.raises(StartError, match="did not start"):
         async with serving(app_that(says_ok, starts=False)):

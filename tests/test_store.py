@@ -295,9 +295,7 @@ class TestJoining:
         trial = customer("a@example.com", "subscription:s", marks=["trial"])
         await store.accept(arrival(mapped(1, learned=[trial])))
         for number in (2, 3):
-            await store.accept(
-                arrival(mapped(number, purchase(number, joins=("subscription:s",), variants=variants)))
-            )
+            await store.accept(arrival(mapped(number, purchase(number, joins=("subscription:s",), variants=variants))))
 
         names = [orjson.loads(event.payload)["event_name"] for event in (await claim(store)).events]
 

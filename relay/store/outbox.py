@@ -43,7 +43,6 @@ class Outbox:
         self._dialect = dialect
         self._ids = ids
         self._clock = clock
-        skip_locked = {"skip_locked": True}
         self._due = (
             select(batches)
             .where(
@@ -54,14 +53,14 @@ class Outbox:
             )
             .order_by(batches.c.due_at_ms, batches.c.id)
             .limit(1)
-            .with_for_update(**skip_locked)
+            .with_for_update(skip_locked=True)
         )
         self._fresh = (
             select(events.c.id, events.c.payload)
             .where(events.c.destination == bindparam("destination"), events.c.state == "pending")
             .order_by(events.c.id)
             .limit(bindparam("limit"))
-            .with_for_update(**skip_locked)
+            .with_for_update(skip_locked=True)
         )
         self._payloads = select(events.c.id, events.c.payload).where(self._among(events.c.id))
         self._to_batch = (

@@ -1,8 +1,8 @@
 """SQLite's half of the store: how the file is opened, and the statements of the hot path.
 
 WAL, fsync at every commit, one writer. The rows of a group go in with a handful of multi-row statements: each statement
-is a hand-over of the interpreter's lock between the writer's thread and the event loop, so their number counts more than
-their length.
+is a hand-over of the interpreter's lock between the writer's thread and the event loop, so their number counts
+more than their length.
 """
 
 from __future__ import annotations
@@ -106,8 +106,7 @@ class SQLiteStatements:
 
 
 def _cursor(connection: Connection) -> sqlite3.Cursor:
-    driver = connection.connection.driver_connection
-    assert isinstance(driver, sqlite3.Connection)
+    driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
     return driver.cursor()
 
 
