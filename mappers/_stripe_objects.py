@@ -25,8 +25,6 @@ DECIMALS = {"ISK": 2, "UGX": 2, "MGA": 0}
 #: What Stripe writes on the payment of an invoice: from basil until late 2025 the only sign of the invoice.
 INVOICED = ("Subscription creation", "Subscription update", "Payment for Invoice")
 
-MONTHS = {"day": Fraction(12, 365), "week": Fraction(84, 365), "month": Fraction(1), "year": Fraction(12)}
-
 #: Where the buyer's e-mail address may stand, and the free metadata, nearest first.
 EMAILS = (
     "customer_details.email",
@@ -53,12 +51,12 @@ def dig(value: Any, path: str) -> Any:
         if isinstance(value, list):
             value = value[int(step)] if int(step) < len(value) else None
         else:
-            value = value.get(step) if isinstance(value, Mapping) else None
+            value = value.get(step) if isinstance(value, dict) else None
     return value
 
 
 def ref(value: Any) -> Any:
-    return value.get("id") if isinstance(value, Mapping) else value
+    return value.get("id") if isinstance(value, dict) else value
 
 
 def keys(*ids: tuple[str, Any]) -> tuple[str, ...]:
@@ -124,7 +122,7 @@ def sold(draft: dict[str, Any], o: Json, amount: int, **parts: int | None) -> di
 
 def price_of(row: Json) -> Json:
     found = row.get("price") or row.get("plan") or dig(row, "pricing.price_details.price")
-    return found if isinstance(found, Mapping) else {"id": found}
+    return found if isinstance(found, dict) else {"id": found}
 
 
 def plan_of(row: Json) -> dict[str, Any]:
@@ -137,20 +135,19 @@ def plan_of(row: Json) -> dict[str, Any]:
     }
 
 
-def gain(left: Sequence[Json], taken: Sequence[Json]) -> Fraction | None:
-    """What the second costs more a month; None where that depends on use (tiers, meters)."""
-    total = Fraction(0)
-    for sign, row in [*((-1, row) for row in left), *((1, row) for row in taken)]:
-        price, quantity = price_of(row), row.get("quantity")
-        every, unit = price.get("recurring") or price, price.get("unit_amount", price.get("amount"))
-        months = MONTHS.get(every.get("interval") or "", Fraction(0)) * (every.get("interval_count") or 1)
-        if unit is None or not months:
-            return None
-        total += sign * Fraction(unit * (1 if quantity is None else quantity)) / months
-    return total
+def gain(left: Sequence[Json], taken: Sequence[Json]) -> int | None:
+    """What the second costs more a period, as an invoice would bill it; None where that depends on use."""
+    costs = [
+        [(price_of(row).get("unit_amount", price_of(row).get("amount")), row.get("quantity")) for row in rows]
+        for rows in (left, taken)
+    ]
+    if any(unit is None for rows in costs for unit, _ in rows):
+        return None
+    before, after = (sum(unit * (1 if quantity is None else quantity) for unit, quantity in rows) for rows in costs)
+    return int(after - before)
 
 
-def move(left: Sequence[Json], taken: Sequence[Json], more: Fraction | int | None) -> dict[str, Any]:
+def move(left: Sequence[Json], taken: Sequence[Json], more: int | None) -> dict[str, Any]:
     """From one plan to another: of several, the first that does not stand on both sides."""
     gone, come = ([price_of(row).get("id") for row in rows] for rows in (left, taken))
     return known(
@@ -193,6 +190,7 @@ def subscription_of(invoice: Json) -> Any:
 def about_invoice(invoice: Json, **properties: Any) -> dict[str, Any]:
     subscription = subscription_of(invoice)
     lines = [*lines_of(invoice, prorated=False), *reversed(lines_of(invoice, prorated=True)), {}]
+    bought = plan_of(lines[0])
     return about(
         invoice,
         ("origin", subscription or invoice["id"]),
@@ -202,7 +200,7 @@ def about_invoice(invoice: Json, **properties: Any) -> dict[str, Any]:
         subscription_id=subscription,
         billing_reason=invoice.get("billing_reason"),
         country=dig(invoice, "customer_address.country"),
-        **plan_of(lines[0]),
+        **(bought if subscription else bought | {"plan": None}),
         **properties,
     )
 
@@ -262,8 +260,8 @@ def about_payment(o: Json, *, is_charge: bool, **properties: Any) -> dict[str, A
 def about_paid(o: Json, charge: Any, **properties: Any) -> dict[str, Any]:
     """What refunds and disputes have: all that they know is whose payment it was."""
     payment = o.get("payment_intent")
-    draft = about(o, ("payment", payment), ("charge", charge), order_id=ref(payment or charge), **properties)
-    return draft | {"waits": True}
+    joins = (("payment", payment), ("charge", charge), ("refund", properties.get("refund_id")))
+    return about(o, *joins, order_id=ref(payment or charge), **properties) | {"waits": True}
 
 
 # --- subscriptions ----------------------------------------------------------------------------------------------------

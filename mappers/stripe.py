@@ -160,7 +160,7 @@ def invoice_paid(n: Notification) -> Iterator[Draft | Learned]:
     if name in ("plan_changed", "subscription_renewed"):
         draft["joins"] = (f"trial:{subscription}", *draft["joins"])
         draft["variants"] = {"trial": Variant(name="trial_converted", once=f"trial_converted:{subscription}")}
-    draft["waits"] = bool(subscription) or invoice.get("collection_method") != "send_invoice"
+    draft["waits"] = bool(subscription) or (reason == "manual" and invoice.get("collection_method") != "send_invoice")
     draft["properties"] |= known(
         coupon=ref(dig(invoice, "discount.coupon")), paid_out_of_band=invoice.get("paid_out_of_band") or None
     )
@@ -255,7 +255,8 @@ def _told(n: Notification, name: str, **properties: Any) -> Draft:
     subscription = _object(n)
     once = f"{name}:{subscription['id']}" if name in ONCE else f"{name}:{subscription['id']}:{n.body['created']}"
     at_ms = _at_ms(n, subscription.get(ONCE.get(name, "")))
-    return event(name, once=once, at_ms=at_ms, **about_subscription(subscription, **properties))
+    tell = conversion if name == "trial_started" else event
+    return tell(name, once=once, at_ms=at_ms, **about_subscription(subscription, **properties))
 
 
 def _why(subscription: Json) -> dict[str, Any]:
@@ -325,22 +326,19 @@ def refund(n: Notification) -> Iterator[Draft]:
 
 
 @provider.on("charge.refunded")
-def charge_refunded(n: Notification) -> Iterator[Draft]:
-    """A twin of its refunds: tells those that it lists, and its last step where nothing else would."""
-    charge = _object(n)
+def charge_refunded(n: Notification) -> Iterator[Draft | Learned]:
+    """A twin of its refunds: says whose they are, tells those that it lists, and its last step where no other would."""
+    charge, draft, listed = _object(n), about_paid(_object(n), _object(n)["id"]), dig(_object(n), "refunds.data") or ()
+    yield Learned(keys=draft["joins"], person=draft["person"], metadata=draft["metadata"])
     payer = {name: charge.get(name) for name in ("customer", "payment_intent", "billing_details", "receipt_email")}
-    listed = dig(charge, "refunds.data") or ()
     for refund in listed:
         if (refund.get("status") or "succeeded") == "succeeded":
             yield _refund({**payer, "charge": charge["id"], **refund}, "refund", refund["created"] * 1000)
     if _is_told_by_charge(n) and not listed:
         total, before = charge["amount_refunded"], dig(n.body, "data.previous_attributes.amount_refunded") or 0
-        money = {
-            "revenue": -from_minor(total - before, charge["currency"], DECIMALS),
-            "currency": charge["currency"].upper(),
-        }
+        step, currency = from_minor(total - before, charge["currency"], DECIMALS), charge["currency"].upper()
         once = f"refund:{charge['id']}:{total}"
-        yield event("refund", once=once, at_ms=_at_ms(n), **money, **about_paid(charge, charge["id"]))
+        yield event("refund", once=once, at_ms=_at_ms(n), revenue=-step, currency=currency, **draft)
 
 
 @provider.on("charge.dispute.created", "charge.dispute.closed")

@@ -25,7 +25,7 @@ from relay.operating import Disk, Keeper, Retention, chores, remap
 from relay.receiving import PREFIX, Limits, Receive, Receiver, Scope, Send
 from relay.settings import Settings
 from relay.sources import Destination
-from relay.store import open_store, sqlite_path
+from relay.store import key_path, open_store, sqlite_path
 from relay.store.base import Store, StoreUnavailableError
 from relay.store.schema import Outcome
 from relay.vault import Vault, key_file
@@ -55,7 +55,7 @@ def open_vault(settings: Settings) -> Vault:
     """The vault of the bodies at rest; without configured keys, one is made beside the database, and that is said."""
     keys = [key.get_secret_value() for key in settings.encryption_keys]
     if not keys:
-        path = key_path(settings)
+        path = key_path(settings.database_url.get_secret_value())
         key, is_new = key_file(path)
         keys = [key]
         if is_new:
@@ -63,12 +63,6 @@ def open_vault(settings: Settings) -> Vault:
                 "made a key for the bodies at rest: keep a copy, without it they cannot be read", file=str(path)
             )
     return Vault(keys)
-
-
-def key_path(settings: Settings) -> Path:
-    """Where the key file lies when no keys are configured."""
-    database = sqlite_path(settings.database_url.get_secret_value())
-    return database.with_name(database.name + ".key")
 
 
 @contextlib.contextmanager

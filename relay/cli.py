@@ -104,7 +104,7 @@ def _warn_that_no_source_is_on(providers: Mapping[str, Provider]) -> None:
 
 
 def _say_where(served: Any) -> None:
-    err.print(f"Listening on {served.url}", markup=False)
+    out.print(f"Listening on {served.url}", markup=False)
 
 
 @app.command()

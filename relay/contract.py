@@ -235,10 +235,12 @@ def field(path: str) -> Reader:
     def read(item: Item) -> str | None:
         value = item.body
         for step in steps:
-            if not isinstance(value, Mapping):
+            if not isinstance(value, dict):
                 return None
             value = value.get(step)
-        return str(value) if value not in (None, "") and not isinstance(value, (Mapping, list)) else None
+        if isinstance(value, str):
+            return value or None
+        return None if value is None or isinstance(value, (dict, list)) else str(value)
 
     return read
 

@@ -20,12 +20,11 @@ import httpx
 from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from relay.app import key_path
 from relay.contract import Delivery, Provider
 from relay.openanalytics import Check, Finding as Answer, OpenAnalytics
 from relay.settings import Settings
 from relay.sources import Destination, Source
-from relay.store import migrations, sqlite_path
+from relay.store import key_path, migrations, sqlite_path
 from relay.store.desk import Desk
 from relay.store.schema import deliveries
 from relay.store.sqlite import open_engine
@@ -206,7 +205,7 @@ def _writable(engine: Engine, path: Path) -> Finding:
 def _bodies(connection: Connection, settings: Settings) -> Finding:
     subject = "encryption"
     remedy = "Put back the key that it was written with: into RELAY_ENCRYPTION_KEYS behind the new one, or as the file."
-    path = key_path(settings)
+    path = key_path(settings.database_url.get_secret_value())
     try:
         if settings.encryption_keys:
             vault = Vault([key.get_secret_value() for key in settings.encryption_keys])

@@ -184,10 +184,7 @@ def clean_url(url: str) -> tuple[str | None, tuple[Kind, ...]]:
     kinds += in_path + in_query + in_fragment
     if not kinds:
         return url, ()
-    cleaned = urlunsplit((parts.scheme, host, path, query, fragment))
-    if kind_of(cleaned.replace("&", "\n")):
-        cleaned = urlunsplit((parts.scheme, host, "/", "", ""))
-    return cleaned, tuple(dict.fromkeys(kinds))
+    return urlunsplit((parts.scheme, host, path, query, fragment)), tuple(dict.fromkeys(kinds))
 
 
 def _clean_path(path: str) -> tuple[str, list[Kind]]:

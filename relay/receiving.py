@@ -115,7 +115,11 @@ class Receiver:
             return
         match scope["method"]:
             case "POST":
-                answer = await self._receive(door, scope, receive)
+                try:
+                    answer = await self._receive(door, scope, receive)
+                except Exception:
+                    log.exception("receiving stumbled; the provider is told to come later", source=door.source.slug)
+                    answer = door.later
             case "GET" | "HEAD":
                 answer = _READY
             case _:

@@ -63,6 +63,8 @@ class Case:
     drafts: int
     #: Whether one of them waits for another notification.
     waits: bool
+    #: Whether one of them moves money.
+    pays: bool
     is_test: bool
 
 
@@ -70,7 +72,13 @@ def cases_of(provider: Provider, mappers_dir: Path | None) -> list[Case]:
     """All cases of the types that this provider maps, the plainest of each type first. Raises `SampleError`."""
     found = [_read(file, provider) for folder in _folders(provider.name, mappers_dir) for file in _files(folder)]
     mapped = [case for case in found if case.type in provider.mappers]
-    return sorted(mapped, key=lambda case: (case.type, not case.drafts, case.is_test, case.waits, case.variant))
+    return sorted(mapped, key=_plainness)
+
+
+def _plainness(case: Case) -> tuple[object, ...]:
+    """What surely becomes an event first, then what moves money; of equals, the one with the shortest name."""
+    never_arrives = not case.drafts or case.is_test
+    return (case.type, never_arrives, case.waits, not case.pays, len(case.variant), case.variant)
 
 
 def _folders(provider: str, mappers_dir: Path | None) -> Iterator[Traversable]:
@@ -103,6 +111,7 @@ def _read(file: Traversable, provider: Provider) -> Case:
             fresh=Fresh(**{**fresh, "ids": tuple(str(found) for found in fresh.get("ids", ()))}),
             drafts=len(drafts),
             waits=any(draft.get("waits") for draft in drafts),
+            pays=any(draft.get("revenue") for draft in drafts),
             is_test=False,
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

@@ -165,8 +165,8 @@ def within(account: str, key: str) -> str:
 
 def seal(draft: Draft, notification: Notification, policy: SourcePolicy) -> Sealed | Withheld:
     """The event of a draft. Raises `UnmappableError` with the fields that are wrong where it would be invalid."""
-    if not draft.once:
-        msg = "a draft needs at least one once key"
+    if not draft.once or not draft.at_ms:
+        msg = "a draft needs a once key and a time"
         raise UnmappableError(msg)
     account, metadata = notification.account, _mapping(draft.metadata)
     identity = resolve(draft.person, metadata, policy.identity_policy, account=account)

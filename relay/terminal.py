@@ -105,12 +105,12 @@ async def opened(settings: Settings, *, reads_bodies: bool = False) -> AsyncIter
 
 def _vault(settings: Settings, *, reads_bodies: bool) -> Any:
     """As the relay has it, but never with a new key file. Without a key: one that opens nothing, where that will do."""
-    from relay.app import key_path
+    from relay.store import key_path
     from relay.vault import Vault, VaultError, key_file
 
     if settings.encryption_keys:
         return Vault([key.get_secret_value() for key in settings.encryption_keys])
-    path = key_path(settings)
+    path = key_path(settings.database_url.get_secret_value())
     if path.exists():
         return Vault([key_file(path)[0]])
     if reads_bodies:

@@ -67,7 +67,7 @@ class Variables(SourceRules, BaseSettings):
     )
     config: Path | None = Field(None, description="The file of sources and destinations. Unset: ./relay.toml, if any.")
     mappers_dir: Path | None = Field(None, description="A folder with mappers of your own, one file a provider.")
-    admin_token: SecretStr | None = Field(None, description="The bearer token of /admin. Unset: there is no /admin.")
+    admin_token: SecretStr | None = Field(None, description="Reserved: the bearer token of /admin, which comes with a later version.")
 
     oaa_base_url: BaseUrl = Field(
         "https://api.openanalyticsapi.com", validation_alias="OAA_BASE_URL", description="The events API's base URL."

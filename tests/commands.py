@@ -1,4 +1,4 @@
-"""The command `relay` as a person or a script runs it: a process of its own, in an empty folder, with these variables."""
+"""The command `relay` as a person or a script runs it: a process of its own, in its folder, with its variables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 PATIENCE_S = 30
 
 ACME = "from tests.acme import make\n\nprovider = make()\n"
-CAPTURED = {
+CAPTURED: dict[str, Any] = {
     "about": "A card payment was captured.",
     "headers": {"X-Acme-Region": "eu"},
     "body": acme.captured("1A", notification="ntf_1A", captured_at=1_795_000_000),

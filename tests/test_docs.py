@@ -8,12 +8,14 @@ from typing import Any
 
 import orjson
 import pytest
+from pydantic import SecretStr
 
 from relay.contract import Delivery
 from relay.mapping import map_delivery
 from relay.registry import load_providers
 from relay.settings import load
 from relay.store.schema import Outcome
+from relay.variables import Variables, variable
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/**/*.md")])
@@ -22,6 +24,25 @@ GUIDE = ROOT / "docs" / "adding-a-provider.md"
 
 def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^ *```{language}\n(.*?)^ *```", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def settings_table() -> str:
+    """The table of `docs/configuration.md`, from the settings themselves."""
+    rows = ["| variable | default | means |", "|---|---|---|"]
+    for name, field in Variables.model_fields.items():
+        default = field.default
+        if isinstance(default, SecretStr):
+            default = default.get_secret_value()
+        if isinstance(default, tuple):
+            default = ",".join(map(str, default))
+        shown = "" if default in (None, "") else f"`{default}`"
+        meaning = (field.description or "").replace("|", "\\|")
+        rows.append(f"| `{variable(name)}` | {shown} | {meaning} |")
+    return "\n".join(rows) + "\n"
+
+
+def test_each_setting_is_in_the_documentation_as_it_is() -> None:
+    assert settings_table() in (ROOT / "docs" / "configuration.md").read_text()
 
 
 @pytest.fixture

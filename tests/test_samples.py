@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from relay.contract import Accepted, Delivery, Provider
+from relay.contract import Accepted, Delivery, Draft, Provider
 from relay.registry import load_providers
 from relay.samples import Case, Fresh, SampleError, cases_of, choose, fresh, notification_id, signed, similar
 from tests import acme
@@ -26,7 +27,7 @@ every_sample = pytest.mark.parametrize(
 
 CASE = Case(
     type="payment.captured", variant="card", about="", headers={}, body=None, is_json=True, fresh=Fresh(), drafts=1,
-    waits=False, is_test=False,
+    waits=False, pays=True, is_test=False,
 )  # fmt: skip
 
 
@@ -81,8 +82,6 @@ def test_the_first_id_is_the_notifications_and_the_others_follow_from_it() -> No
     ],
 )
 def test_a_new_id_has_the_form_of_the_old_one(old: str, form: str) -> None:
-    import re  # noqa: PLC0415
-
     made = similar(old, "seed")
 
     assert re.fullmatch(form, made), made
@@ -164,13 +163,16 @@ def write(folder: Path, **files: Any) -> Sequence[Case]:
 
 
 def test_the_plainest_case_is_taken_unless_a_variant_is_named(tmp_path: Path) -> None:
-    test = {**CAPTURED, "body": {**acme.captured(1), "test": True}}
-    waits = {**CAPTURED, "drafts": [{"waits": True}]}
-    cases = write(tmp_path, a_zero={**CAPTURED, "drafts": []}, b_test=test, c_waits=waits, d_plain=CAPTURED)
+    test = CAPTURED | {"body": {**acme.captured(1), "test": True}}
+    waits = CAPTURED | {"drafts": [{"waits": True}]}
+    paid = CAPTURED | {"drafts": [{"revenue": "19.99"}]}
+    cases = write(
+        tmp_path, zero=CAPTURED | {"drafts": []}, test=test, waits=waits, free=CAPTURED, bank_transfer=paid, card=paid
+    )
 
-    plainest, named = choose(cases, "payment.captured", None), choose(cases, "payment.captured", "b_test")
+    plainest, named = choose(cases, "payment.captured", None), choose(cases, "payment.captured", "test")
 
-    assert (plainest and plainest.variant, named and named.variant) == ("d_plain", "b_test")
+    assert (plainest and plainest.variant, named and named.variant) == ("card", "test")
     assert choose(cases, "payment.captured", "no_such") is None
 
 
@@ -178,7 +180,9 @@ def test_a_case_of_a_type_that_is_not_mapped_is_no_sample(tmp_path: Path) -> Non
     assert [] == write(tmp_path, ignored={**CAPTURED, "body": {**acme.captured(1), "type": "payment.authorized"}})
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"body": {}, "fresh": {"ids": 1}}', '{"body": {}, "fresh": {"x": []}}'])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "{}", '{"body": {}, "fresh": {"ids": 1}}', '{"body": {}, "fresh": {"x": []}}']
+)
 def test_a_file_that_is_no_case_is_named(tmp_path: Path, content: str) -> None:
     with pytest.raises(SampleError, match=r"payment.captured__broken.json is not a case file"):
         write(tmp_path, broken=content)
@@ -207,7 +211,7 @@ def test_every_sample_says_the_same_with_fresh_ids_but_under_other_keys(provider
             draft
             for notification in provider.notifications(delivery)
             for draft in provider.mappers[notification.type](notification)
-            if hasattr(draft, "once")
+            if isinstance(draft, Draft)
         ]
         return (
             [draft.name for draft in drafts],

@@ -24,6 +24,12 @@ def sqlite_path(url: str) -> Path:
     return Path(url[len(_SQLITE) :])
 
 
+def key_path(url: str) -> Path:
+    """The key file that is made beside the file of an SQLite URL where no keys are configured."""
+    database = sqlite_path(url)
+    return database.with_name(database.name + ".key")
+
+
 async def open_store(
     url: str,
     *,

@@ -66,18 +66,20 @@ class Desk:
     def unmapped(self, connection: Connection, *, outcome: Outcome, after: int, limit: int) -> Sequence[Kept]:
         found = connection.execute(
             select(notifications.c.delivery)
-            .where(notifications.c.outcome == outcome, notifications.c.delivery > after)
+            .join(deliveries, deliveries.c.id == notifications.c.delivery)
+            .where(
+                notifications.c.outcome == outcome,
+                notifications.c.delivery > after,
+                deliveries.c.content.is_not(None),
+            )
             .group_by(notifications.c.delivery)
             .order_by(notifications.c.delivery)
             .limit(limit)
         ).scalars()
-        kept = [self._kept(connection, delivery) for delivery in found.all()]
-        return [one for one in kept if one is not None]
+        return [self._kept(connection, delivery) for delivery in found.all()]
 
-    def _kept(self, connection: Connection, delivery: int) -> Kept | None:
-        row = connection.execute(select(deliveries).where(deliveries.c.id == delivery)).mappings().first()
-        if row is None or row["content"] is None:
-            return None
+    def _kept(self, connection: Connection, delivery: int) -> Kept:
+        row = connection.execute(select(deliveries).where(deliveries.c.id == delivery)).mappings().one()
         headers, body = unpack(self._vault.open(row["content"], row=delivery))
         parked = connection.execute(
             select(notifications.c.notification_id, notifications.c.id).where(
@@ -121,7 +123,7 @@ class Desk:
         pruned += self._forget(connection, duplicates, duplicates.c.id, duplicates.c.id < old)
         done = batches.c.state == BatchState.DONE
         pruned += self._forget(connection, batches, batches.c.id, batches.c.id < old, done)
-        pruned += self._forget(connection, entities, entities.c.seen_at_ms, entities.c.seen_at_ms < keys_before_ms)
+        pruned += self._forget(connection, entities, entities.c.id, entities.c.id < old)
         return pruned
 
     def _forget_bodies(self, connection: Connection, before: int, keys_before: int) -> int:

@@ -42,6 +42,7 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
+    UniqueConstraint,
     false,
     text,
 )
@@ -184,15 +185,14 @@ Index("batches_open", batches.c.destination, batches.c.due_at_ms, sqlite_where=_
 entities = Table(
     "entities",
     metadata,
+    Column("id", _Id, primary_key=True, autoincrement=False),  # made anew whenever something is learned
     Column("source", Text, nullable=False),
     Column("key", Text, nullable=False),
     Column("user_id", Text),  # a hash
     Column("rank", SmallInteger, nullable=False),
     Column("attribution", Text, nullable=False),  # a JSON object
     Column("marks", Text, nullable=False),  # a JSON array
-    Column("seen_at_ms", BigInteger, nullable=False),
-    PrimaryKeyConstraint("source", "key"),
-    Index("entities_seen", "seen_at_ms"),
+    UniqueConstraint("source", "key"),
 )
 
 waits = Table(

@@ -17,6 +17,7 @@ import orjson
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.pool import NullPool
 
+from relay.ids import RowIds
 from relay.sealing import Entity
 from relay.store.ledger import COLUMNS, Key, Rows
 
@@ -85,12 +86,12 @@ class SQLiteStatements:
             for chunk in _chunks(getattr(rows, table)):
                 cursor.execute(_insert_sql(table, columns, len(chunk)), [value for row in chunk for value in row])
 
-    def upsert_entities(self, connection: Connection, entities: Mapping[Key, Entity], *, seen_at_ms: int) -> None:
+    def upsert_entities(self, connection: Connection, entities: Mapping[Key, Entity], ids: RowIds) -> None:
         """What is known of these entities from now on."""
-        columns = ("source", "key", "user_id", "rank", "attribution", "marks", "seen_at_ms")
+        columns = ("id", "source", "key", "user_id", "rank", "attribution", "marks")
         rows = [
-            (*key, entity.user_id, entity.rank, orjson.dumps(dict(entity.attribution)).decode(),
-             orjson.dumps(sorted(entity.marks)).decode(), seen_at_ms)
+            (ids.next(), *key, entity.user_id, entity.rank, orjson.dumps(dict(entity.attribution)).decode(),
+             orjson.dumps(sorted(entity.marks)).decode())
             for key, entity in entities.items()
         ]  # fmt: skip
         cursor = _cursor(connection)

@@ -63,16 +63,16 @@ def upgrade() -> None:
     )
     op.create_table(
         "entities",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=False, nullable=False),
         sa.Column("source", sa.Text(), nullable=False),
         sa.Column("key", sa.Text(), nullable=False),
         sa.Column("user_id", sa.Text(), nullable=True),
         sa.Column("rank", sa.SmallInteger(), nullable=False),
         sa.Column("attribution", sa.Text(), nullable=False),
         sa.Column("marks", sa.Text(), nullable=False),
-        sa.Column("seen_at_ms", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("source", "key"),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("source", "key"),
     )
-    op.create_index("entities_seen", "entities", ["seen_at_ms"], unique=False)
     op.create_table(
         "events",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=False, nullable=False),

@@ -1,0 +1,397 @@
+"""Stripe: each case, and the promises that take more than one notification."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import asdict
+from decimal import Decimal
+from itertools import chain, permutations
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mappers.stripe import provider
+from relay.contract import Delivery, Draft, Learned, Notification
+
+FOLDER = Path(__file__).parent / "mappers" / "stripe"
+CASES = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.json"))}
+
+each_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+
+
+def said(body: object) -> Notification:
+    (notification,) = provider.notifications(Delivery(body=json.dumps(body).encode(), headers={}))
+    return notification
+
+
+def told(body: object) -> list[Draft | Learned]:
+    notification = said(body)
+    return list(provider.mappers[notification.type](notification))
+
+
+def drafts(*names: str) -> Iterator[Draft]:
+    """What the cases tell, in this order."""
+    return (thing for name in names for thing in told(CASES[name]["body"]) if isinstance(thing, Draft))
+
+
+def plain(value: Any) -> Any:
+    """As JSON has it: decimals in words, and nothing that is empty."""
+    if isinstance(value, Mapping):
+        found = {key: plain(item) for key, item in value.items()}
+        return {key: item for key, item in found.items() if item not in (None, {}, [], False)}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Decimal) else value
+
+
+def ledger(facts: Iterable[Draft]) -> list[tuple[str, Decimal | None]]:
+    """Name and money of the facts that are new: one key taken before makes a duplicate, which then takes the others."""
+    taken: set[str] = set()
+    new = []
+    for draft in facts:
+        if taken.isdisjoint(draft.once):
+            new.append((draft.name, draft.revenue))
+        taken.update(draft.once)
+    return new
+
+
+def any_order(*names: str) -> list[tuple[str, ...]]:
+    """These cases in each order, and each part of them."""
+    return [order for size in range(1, len(names) + 1) for order in permutations(names, size)]
+
+
+# --- each case --------------------------------------------------------------------------------------------------------
+
+
+@each_case
+def test_a_case_becomes_exactly_what_it_says(case: dict[str, Any]) -> None:
+    things = told(case["body"])
+
+    assert case["drafts"] == [plain(asdict(thing)) for thing in things if isinstance(thing, Draft)]
+    assert case["learned"] == [plain(asdict(thing)) for thing in things if isinstance(thing, Learned)]
+
+
+@each_case
+def test_no_case_tells_a_sale_of_nothing(case: dict[str, Any]) -> None:
+    assert [] == [thing for thing in told(case["body"]) if isinstance(thing, Draft) and thing.revenue == 0]
+
+
+def texts(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        yield from chain.from_iterable(map(texts, value.values()))
+    elif isinstance(value, list):
+        yield from chain.from_iterable(map(texts, value))
+    elif isinstance(value, str):
+        yield value
+
+
+PERSONAL = ("@", "Beispiel", "Erika", "Musterweg", "Beispielgasse", "10115", "203.0.113.9", "+43", "4242", "_secret_")
+LINKS = ("invoice.stripe.com", "pay.stripe.com", "CHECKOUT_SESSION_ID")
+
+
+@each_case
+def test_what_goes_out_holds_nothing_personal(case: dict[str, Any]) -> None:
+    out = [text for thing in told(case["body"]) if isinstance(thing, Draft) for text in texts([thing.properties])]
+    out += [str(thing.url) for thing in told(case["body"]) if isinstance(thing, Draft)]
+
+    assert [] == [text for text in out for mark in (*PERSONAL, *LINKS) if mark in text]
+
+
+#: What every object of its kind has.
+REQUIRED = {"id", "created", "amount", "currency", "amount_refunded"}
+OWNED = {"invoice_payment.paid": {"invoice"}, "credit_note.created": {"invoice"}}
+
+
+@each_case
+def test_any_field_that_may_be_missing_may_be_missing(case: dict[str, Any]) -> None:
+    kind = case["body"]["type"]
+    for name in case["body"]["data"]["object"].keys() - REQUIRED - OWNED.get(kind, set()):
+        nulled, cut = deepcopy(case["body"]), deepcopy(case["body"])
+        nulled["data"]["object"][name] = None
+        del cut["data"]["object"][name]
+        told(nulled)
+        told(cut)
+
+
+@each_case
+def test_a_notification_tells_the_same_each_time(case: dict[str, Any]) -> None:
+    assert told(case["body"]) == told(case["body"])
+
+
+# --- one sale, whoever tells it ---------------------------------------------------------------------------------------
+
+CHECKOUT = (
+    "checkout.session.completed__card",
+    "payment_intent.succeeded__of_checkout",
+    "charge.succeeded__of_payment",
+)
+
+
+@pytest.mark.parametrize("order", any_order(*CHECKOUT), ids=" ".join)
+def test_a_sale_of_a_session_is_told_once(order: tuple[str, ...]) -> None:
+    assert [("purchase", Decimal("19.99"))] == ledger(drafts(*order))
+
+
+@pytest.mark.parametrize(
+    "order", any_order("checkout.session.completed__invoice_named", "invoice.paid__checkout"), ids=" ".join
+)
+def test_a_sale_of_a_session_that_makes_an_invoice_is_told_once(order: tuple[str, ...]) -> None:
+    assert [("purchase", Decimal("19.99"))] == ledger(drafts(*order))
+
+
+def test_a_session_whose_invoice_has_no_name_yet_leaves_the_sale_to_it() -> None:
+    assert [] == list(drafts("checkout.session.completed__invoice_to_come"))
+
+
+SINCE_BASIL = (
+    "checkout.session.completed__subscription",
+    "invoice_payment.paid__payment_intent",
+    "payment_intent.succeeded__of_invoice",
+    "charge.succeeded__of_invoice_by_description",
+    "invoice.paid__subscription_create",
+)
+BEFORE_BASIL = (
+    "payment_intent.succeeded__of_invoice_before_basil",
+    "charge.succeeded__of_invoice",
+    "invoice.paid__subscription_create_before_basil",
+)
+
+
+@pytest.mark.parametrize("names", [SINCE_BASIL, BEFORE_BASIL], ids=["since basil", "before basil"])
+def test_the_sale_of_an_invoice_is_told_by_the_invoice_alone(names: tuple[str, ...]) -> None:
+    for order in permutations(names):
+        assert [("subscription_started", Decimal("29.00"))] == ledger(drafts(*order))
+
+
+def test_a_payment_that_fails_is_told_once_by_each_attempt() -> None:
+    by_charge = deepcopy(CASES["charge.failed__declined"]["body"])
+    by_charge["data"]["object"]["id"] = CASES["payment_intent.payment_failed__declined"]["body"]["data"]["object"][
+        "last_payment_error"
+    ]["charge"]
+    both = [*drafts("payment_intent.payment_failed__declined"), *told(by_charge)]
+
+    assert [("payment_failed", None)] == ledger(draft for draft in both if isinstance(draft, Draft))
+
+
+def test_a_delayed_payment_is_a_sale_when_it_came_through() -> None:
+    completed, succeeded = (
+        "checkout.session.completed__async_unpaid",
+        "checkout.session.async_payment_succeeded__sepa",
+    )
+
+    assert [] == list(drafts(completed))
+    assert [("purchase", Decimal("19.99"))] == ledger(drafts(completed, succeeded))
+
+
+# --- refunds ----------------------------------------------------------------------------------------------------------
+
+BACK = (
+    "refund.created__succeeded",
+    "refund.updated__details",
+    "refund.updated__failed",
+    "refund.failed__after_success",
+)
+
+
+@pytest.mark.parametrize("order", list(permutations(BACK)), ids=" ".join)
+def test_a_refund_that_came_back_cancels_itself_in_any_order(order: tuple[str, ...]) -> None:
+    assert [("refund", Decimal("-19.99")), ("refund_reversed", Decimal("19.99"))] == sorted(ledger(drafts(*order)))
+
+
+@pytest.mark.parametrize(
+    "order",
+    any_order("refund.updated__succeeded", "charge.refund.updated__twin"),
+    ids=" ".join,
+)
+def test_a_refund_is_told_once_by_all_its_names(order: tuple[str, ...]) -> None:
+    assert [("refund", Decimal("-19.99"))] == ledger(drafts("refund.created__pending", *order))
+
+
+def test_a_refund_that_never_arrived_was_never_told() -> None:
+    assert [] == list(drafts("refund.created__pending", "refund.updated__never_arrived"))
+
+
+def refunded(total: int, before: int, version: str) -> dict[str, Any]:
+    body: dict[str, Any] = deepcopy(CASES["charge.refunded__second_part_in_2023"]["body"])
+    body["api_version"] = version
+    body["data"]["object"]["amount_refunded"] = total
+    body["data"]["previous_attributes"] = {"amount_refunded": before}
+    return body
+
+
+def test_where_the_charge_alone_tells_its_refunds_it_tells_the_steps() -> None:
+    """Its figure is the sum of all: one part, another, and the second one again."""
+    bodies = [refunded(1000, 0, "2023-10-16"), refunded(1500, 1000, "2023-10-16"), refunded(1500, 1000, "2023-10-16")]
+    steps = [thing for body in bodies for thing in told(body) if isinstance(thing, Draft)]
+
+    assert [("refund", Decimal("-10.00")), ("refund", Decimal("-5.00"))] == ledger(steps)
+
+
+@pytest.mark.parametrize("version", ["2024-10-28.acacia", "2025-06-30.basil", "2026-10-28.endive"])
+def test_where_refunds_tell_themselves_their_charge_tells_none(version: str) -> None:
+    assert [] == [thing for thing in told(refunded(1000, 0, version)) if isinstance(thing, Draft)]
+
+
+# --- money ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "currency, amount, revenue",
+    [
+        ("usd", 1, "0.01"),
+        ("eur", 1999, "19.99"),
+        ("jpy", 500, "500"),
+        ("krw", 12000, "12000"),
+        ("clp", 9990, "9990"),
+        ("vnd", 250000, "250000"),
+        ("xaf", 655, "655"),
+        ("mga", 4000, "4000"),
+        ("kwd", 12340, "12.340"),
+        ("bhd", 10, "0.010"),
+        ("tnd", 99990, "99.990"),
+        ("isk", 50000, "500.00"),
+        ("ugx", 500000, "5000.00"),
+        ("huf", 199900, "1999.00"),
+        ("twd", 30000, "300.00"),
+        ("usd", 99999999999, "999999999.99"),
+    ],
+)
+def test_amounts_are_exact_in_the_decimals_that_stripe_counts(currency: str, amount: int, revenue: str) -> None:
+    body = deepcopy(CASES["checkout.session.completed__card"]["body"])
+    body["data"]["object"] |= {"amount_total": amount, "currency": currency, "total_details": None}
+    (draft,) = (thing for thing in told(body) if isinstance(thing, Draft))
+
+    assert (revenue, currency.upper()) == (str(draft.revenue), draft.currency)
+
+
+def test_a_sale_and_its_refund_are_in_one_currency_whatever_the_buyer_saw() -> None:
+    names = ("checkout.session.completed__presentment", "checkout.session.completed__presentment_before_basil")
+
+    assert [("EUR", "USD"), ("USD", None)] == [
+        (draft.currency, draft.properties.get("presentment_currency")) for draft in drafts(*names)
+    ]
+
+
+def test_credit_takes_its_share_of_the_tax() -> None:
+    (draft,) = drafts("invoice.paid__credit_pays_a_share")
+
+    assert (Decimal("14.50"), Decimal("2.32")) == (draft.revenue, draft.tax)
+
+
+# --- subscriptions ----------------------------------------------------------------------------------------------------
+
+
+def test_the_first_payment_after_a_trial_may_convert_it_once() -> None:
+    (draft,) = drafts("invoice.paid__subscription_cycle")
+    (trial,) = (join for join in draft.joins if join.startswith("trial:"))
+    marked = [
+        thing
+        for thing in told(CASES["customer.subscription.created__trial"]["body"])
+        if isinstance(thing, Learned) and trial in thing.keys
+    ]
+
+    assert [("trial",)] == [learned.marks for learned in marked]
+    assert {"trial": trial.replace("trial:", "trial_converted:")} == {
+        mark: variant.once for mark, variant in draft.variants.items()
+    }
+
+
+def test_the_first_invoice_of_a_subscription_converts_no_trial() -> None:
+    (draft,) = drafts("invoice.paid__subscription_create")
+
+    assert {} == draft.variants
+
+
+@pytest.mark.parametrize(
+    "change, invoice",
+    [
+        ("customer.subscription.updated__billed_at_once", "invoice.paid__upgrade"),
+        ("customer.subscription.updated__scheduled_change", "invoice.paid__subscription_cycle"),
+        ("customer.subscription.updated__renewal", "invoice.paid__subscription_cycle"),
+    ],
+)
+def test_a_change_of_plan_is_told_once_with_its_money_if_it_has_any(change: str, invoice: str) -> None:
+    names = [draft.name for draft in drafts(change, invoice)]
+
+    assert {
+        "customer.subscription.updated__billed_at_once": ["plan_changed"],
+        "customer.subscription.updated__scheduled_change": ["plan_changed", "subscription_renewed"],
+        "customer.subscription.updated__renewal": ["subscription_renewed"],
+    }[change] == names
+
+
+def test_what_waits_names_first_what_it_waits_for() -> None:
+    waiting = {(draft.name, draft.joins[0].partition(":")[0]) for draft in drafts(*CASES) if draft.waits}
+
+    assert {
+        ("subscription_started", "origin"),
+        ("subscription_renewed", "trial"),
+        ("plan_changed", "trial"),
+        ("plan_changed", "origin"),
+        ("purchase", "origin"),
+        ("trial_started", "origin"),
+        ("subscription_cancel_scheduled", "origin"),
+        ("subscription_resumed", "origin"),
+        ("subscription_paused", "origin"),
+        ("subscription_ended", "origin"),
+        ("refund", "payment"),
+        ("refund_reversed", "payment"),
+        ("dispute_opened", "payment"),
+        ("dispute_won", "payment"),
+        ("dispute_lost", "payment"),
+    } == waiting
+
+
+def test_a_notification_does_not_answer_what_it_asks_itself() -> None:
+    """An event would not wait for a fact that its own notification seems to bring."""
+    for name in CASES:
+        things = told(CASES[name]["body"])
+        asked = {thing.joins[0] for thing in things if isinstance(thing, Draft) and thing.waits}
+        answered = {key for thing in things if isinstance(thing, Learned) for key in thing.keys}
+
+        assert set() == asked & answered - {
+            "payment:" + str(CASES[name]["body"]["data"]["object"].get("payment_intent"))
+        }
+
+
+# --- notifications ----------------------------------------------------------------------------------------------------
+
+
+def test_the_account_of_a_platform_is_told() -> None:
+    assert "acct_1RExampleConnected" == said(CASES["invoice.paid__connect"]["body"]).account
+
+
+def test_test_mode_is_told() -> None:
+    names = ("checkout.session.completed__test_mode", "checkout.session.completed__card")
+
+    assert [True, False] == [said(CASES[name]["body"]).is_test for name in names]
+
+
+def test_a_thin_event_has_an_id_and_a_type_and_no_mapper() -> None:
+    thin = {
+        "id": "evt_test_65R9Ijk8dKEYZcXeRWn16R9A7j1FSQ3w3TGDPLLGSM4CW0",
+        "object": "v2.core.event",
+        "type": "v1.billing.meter.error_report_triggered",
+        "livemode": False,
+        "created": "2026-09-17T06:20:52.246Z",
+        "related_object": {"id": "mtr_1RExample", "type": "billing.meter", "url": "/v1/billing/meters/mtr_1RExample"},
+    }
+    notification = said(thin)
+
+    assert (thin["id"], thin["type"], True) == (notification.id, notification.type, notification.is_test)
+    assert notification.type not in {*provider.mappers, *provider.ignored}
+
+
+def test_payments_and_charges_are_told_only_if_asked_for() -> None:
+    assert {
+        "payment_intent.succeeded": "payment_intents",
+        "payment_intent.payment_failed": "payment_intents",
+        "charge.succeeded": "charges",
+        "charge.captured": "charges",
+        "charge.failed": "charges",
+    } == provider.optional
+
+
+def test_twins_are_left_out_on_purpose() -> None:
+    assert {"invoice.payment_succeeded", "charge.updated", "charge.dispute.funds_withdrawn"} <= provider.ignored
