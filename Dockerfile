@@ -4,9 +4,11 @@ ARG BASE_IMAGE=python:3.11-slim
 # --- build: the locked dependencies, then the relay itself, into one virtual environment ------------------------------
 FROM ${BASE_IMAGE} AS build
 ARG UV_VERSION=0.13.9
+# Bytecode by hash: one that goes by the source's time is stale once a copy has rounded that time.
 ENV UV_PROJECT_ENVIRONMENT=/opt/relay/.venv \
     UV_PYTHON_DOWNLOADS=never \
     UV_COMPILE_BYTECODE=1 \
+    PYC_INVALIDATION_MODE=UNCHECKED_HASH \
     UV_LINK_MODE=copy \
     UV_NO_CACHE=1
 RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir --disable-pip-version-check "uv==${UV_VERSION}"

@@ -50,6 +50,7 @@ from relay.contract import (
     conversion,
     event,
     field,
+    identify,
 )
 from relay.money import from_minor
 from relay.signatures import stripe_signature
@@ -73,9 +74,20 @@ provider = Provider(
             "we_": "the id of the webhook endpoint",
         },
     ),
+    api_key=SecretShape(
+        meaning="Stripe Dashboard > Developers > API keys > Create restricted key, which may read Events, Charges and "
+        "Refunds, PaymentIntents, Checkout Sessions and Invoices",
+        prefix="rk_",
+        mistaken={
+            "sk_": "a secret API key, which may do everything",
+            "pk_": "a publishable API key",
+            "whsec_": "the signing secret of a webhook",
+        },
+    ),
     options={
         "payment_intents": "Payments with neither an invoice nor a Checkout session (Elements, mobile, Terminal).",
         "charges": "Charges without a PaymentIntent (the old Charges API).",
+        "identify": "An identify event for every new customer.",
     },
 )
 
@@ -305,10 +317,10 @@ def _is_told_by_charge(n: Notification) -> bool:
     return "2022-11-15" <= (n.body.get("api_version") or "") < "2024-10-28"
 
 
-def _refund(refund: Json, name: str, at_ms: int) -> Draft:
+def _refund(refund: Json, name: str, at_ms: int, *, waits: bool = True) -> Draft:
     amount, is_back = from_minor(refund["amount"], refund["currency"], DECIMALS), name == "refund_reversed"
     reason = refund.get("failure_reason" if is_back else "reason")
-    draft = about_paid(refund, refund.get("charge"), refund_id=refund["id"], reason=reason)
+    draft = about_paid(refund, refund.get("charge"), refund_id=refund["id"], reason=reason) | {"waits": waits}
     money = {"revenue": amount if is_back else -amount, "currency": refund["currency"].upper()}
     return event(name, once=f"{name}:{refund['id']}", at_ms=at_ms, **money, **draft)
 
@@ -328,16 +340,18 @@ def refund(n: Notification) -> Iterator[Draft]:
 @provider.on("charge.refunded")
 def charge_refunded(n: Notification) -> Iterator[Draft | Learned]:
     """A twin of its refunds: says whose they are, tells those that it lists, and its last step where no other would."""
-    charge, draft, listed = _object(n), about_paid(_object(n), _object(n)["id"]), dig(_object(n), "refunds.data") or ()
+    charge, listed = _object(n), dig(_object(n), "refunds.data") or ()
+    draft = about_paid(charge, charge["id"]) | {"waits": False}
     yield Learned(keys=draft["joins"], person=draft["person"], metadata=draft["metadata"])
     payer = {name: charge.get(name) for name in ("customer", "payment_intent", "billing_details", "receipt_email")}
     for refund in listed:
         if (refund.get("status") or "succeeded") == "succeeded":
-            yield _refund({**payer, "charge": charge["id"], **refund}, "refund", refund["created"] * 1000)
+            at_ms = refund["created"] * 1000
+            yield _refund({**payer, "charge": charge["id"], **refund}, "refund", at_ms, waits=False)
     if _is_told_by_charge(n) and not listed:
         total, before = charge["amount_refunded"], dig(n.body, "data.previous_attributes.amount_refunded") or 0
         step, currency = from_minor(total - before, charge["currency"], DECIMALS), charge["currency"].upper()
-        once = f"refund:{charge['id']}:{total}"
+        once = f"refund:{charge['id']}:{total}:{n.body['created']}"
         yield event("refund", once=once, at_ms=_at_ms(n), revenue=-step, currency=currency, **draft)
 
 
@@ -355,7 +369,13 @@ def dispute(n: Notification) -> Iterator[Draft]:
 
 
 @provider.on("customer.created", "customer.updated")
-def customer(n: Notification) -> Iterator[Learned]:
+def customer(n: Notification) -> Iterator[Draft | Learned]:
     o = _object(n)
-    person = Person(email=o.get("email"), customer_id=o["id"])
-    yield Learned(keys=(f"customer:{o['id']}",), person=person, metadata=o.get("metadata") or {})
+    who: dict[str, Any] = {
+        "person": Person(email=o.get("email"), customer_id=o["id"]),
+        "metadata": o.get("metadata") or {},
+    }
+    yield Learned(keys=(f"customer:{o['id']}",), **who)
+    if n.type == "customer.created":
+        traits, at_ms = known(country=dig(o, "address.country")), _at_ms(n, o.get("created"))
+        yield identify(once=f"identify:{o['id']}", at_ms=at_ms, properties=traits, option="identify", **who)

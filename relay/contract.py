@@ -321,6 +321,8 @@ class Provider:
     #: None, or a reader that finds nothing: the digest of the item.
     notification_id: Reader | None = None
     secret: SecretShape
+    #: What a key of the provider's API looks like that may only read; None where the relay never asks the provider.
+    api_key: SecretShape | None = None
     parse: Callable[[bytes], Any] = parse_json
     #: The items of one delivery: one for most, many for array senders.
     items: Callable[[Any], Sequence[Any]] = _whole

@@ -132,6 +132,8 @@ def resolve(person: Person, metadata: Mapping[str, Any], policy: IdentityPolicy,
 
 def _text(value: object) -> str:
     """What a candidate says, trimmed; empty for a placeholder and for whatever is no id."""
+    if value is None:
+        return ""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):

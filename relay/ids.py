@@ -7,8 +7,8 @@ back, so that a prune by age is a prune by primary key.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
+from random import Random
 
 _LOW_BITS = 21
 
@@ -19,11 +19,15 @@ class RowIds:
     def __init__(self, clock: Callable[[], int]) -> None:
         self._clock = clock
         self._last = 0
+        self._random = Random()  # noqa: S311  spreads processes apart, and keeps no secret
 
     def next(self) -> int:
         """A new id, greater than every one before."""
-        fresh = (self._clock() << _LOW_BITS) | secrets.randbits(_LOW_BITS - 1)
-        self._last = fresh if fresh >> _LOW_BITS > self._last >> _LOW_BITS else self._last + 1
+        now_ms = self._clock()
+        if now_ms > self._last >> _LOW_BITS:
+            self._last = (now_ms << _LOW_BITS) | self._random.getrandbits(_LOW_BITS - 1)
+        else:
+            self._last += 1
         return self._last
 
 

@@ -51,6 +51,10 @@ def complete(sealed: Sealed, entities: Sequence[Entity], *, is_free: Callable[[s
     name, once = event.event_name, sealed.once
     if variant is not None and is_free(variant.once):
         name, once = variant.name, (*once, variant.once)
+    waits = sealed.waits and not any(entity.tells_who for entity in known)
+    is_news = identity is not sealed.identity or url != event.url or len(properties) > len(event.properties)
+    if not is_news and once is sealed.once:
+        return sealed if waits == sealed.waits else replace(sealed, waits=waits)
     update = {"event_name": name, "user_id": identity.user_id, "url": url, "properties": properties}
     event = event.model_copy(update=update)
     return replace(
@@ -59,7 +63,7 @@ def complete(sealed: Sealed, entities: Sequence[Entity], *, is_free: Callable[[s
         payload=to_json(event),
         identity=identity,
         once=once,
-        waits=sealed.waits and not any(entity.tells_who for entity in known),
+        waits=waits,
         variants={} if once is not sealed.once else sealed.variants,
     )
 

@@ -23,20 +23,32 @@ async def serve_until_signal(
 ) -> None:
     """Serve on the configured address until SIGINT or SIGTERM. Raises `EndedError`."""
     app = create_app(settings, providers)
+    log = logging.getLogger("uvicorn.error")
     reasons = _reasons_of(app)
+
+    def is_news(_record: logging.LogRecord) -> bool:
+        """Whether it is more than the traceback of a reason that is told in words."""
+        return not reasons
+
+    log.addFilter(is_news)
     try:
         await serve(app, host=settings.host, port=settings.port, grace_s=settings.shutdown_s, started=started)
     except StartError as error:
-        if reasons:
-            raise EndedError(reasons[0]) from None
-        if "cannot listen" in str(error):
-            msg = f"{error}. Stop what listens there, or choose another port: RELAY_PORT=8010, for example."
-            raise EndedError(msg) from None
-        raise EndedError(str(error)) from None
+        raise EndedError(_in_words(error, reasons)) from None
+    finally:
+        log.removeFilter(is_news)
+
+
+def _in_words(error: StartError, reasons: list[str]) -> str:
+    if reasons:
+        return reasons[0]
+    if "cannot listen" in str(error):
+        return f"{error}. Stop what listens there, or choose another port: RELAY_PORT=8010, for example."
+    return str(error)
 
 
 def _reasons_of(app: RelayApp) -> list[str]:
-    """Collects why the app could not start where a person can act on it, and keeps that traceback out of the log."""
+    """Will hold why the app could not start, where a person can act on it."""
     reasons: list[str] = []
     live = app.router.lifespan_context
 
@@ -50,5 +62,4 @@ def _reasons_of(app: RelayApp) -> list[str]:
             raise
 
     app.router.lifespan_context = lifespan
-    logging.getLogger("uvicorn.error").addFilter(lambda _record: not reasons)
     return reasons

@@ -1,8 +1,8 @@
-"""A relay without its sockets, to tell a provider's deliveries to and look at what would leave.
+"""A relay without its sockets: a stage on which a provider's deliveries are told, to see what would leave.
 
-In: deliveries. Out: the events that the destination would get. Between them everything is real: signature, mapping,
+In: deliveries. Out: the events as the destination would get them. Between them all is real: signature, mapping,
 sealing, a SQLite store in a temporary folder. Time stands still until it is moved. Each `Life` is a source of its own
-in the one store, under the one name that the ids of events are made from: the same fact has the same id in all of them.
+in the one store, but under one name as far as the ids of events go: the same fact has the same id in every life.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from functools import partial
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import SecretStr
 
@@ -30,98 +29,41 @@ from relay.store import open_store
 from relay.store.base import Arrival, Mapped, Receipt, Store
 from relay.vault import Vault
 
-NOW_MS = 1_795_000_000_000
-_WAIT_S = 600
+START_MS = 1_795_000_000_000
+#: How long an event may wait for a fact: the default of a source.
+WAIT_S = 600
 _BATCH = 1000
 _LEASE_MS = 60_000
 
-#: An event as the destination gets it; every number with a fraction, and every amount, is a `Decimal`.
+#: An event as the destination gets it, parsed; what has a fraction is a `Decimal`.
 Sent = Mapping[str, Any]
 
 
 class RefusedError(Exception):
-    """The provider's own verifier refused what the provider's own verifier had signed."""
+    """The provider's verifier refused what it had signed itself; the text is the reason."""
 
 
-def made_up_secret(provider: Provider) -> str:
-    """A secret of the provider's shape, good for those that read it as text, as hexadecimal digits or as base64."""
-    return provider.secret.prefix + "5e" * 32
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What a finance person would compare."""
+
+    revenue: Mapping[str, Decimal]
+    counts: Mapping[str, int]
+    users: frozenset[str]
 
 
-def source_of(
-    provider: Provider, *, secret: str, options: Collection[str] | None = None, refunds: Literal["event", "conversion"]
-) -> Source:
-    """The provider as a source with the defaults of a new relay, but for test mode, which is forwarded.
-
-    `options` None: all of them.
-    """
-    return Source(
-        slug=provider.name,
-        provider=provider.name,
-        secrets=(SecretStr(secret),),
-        destination="default",
-        test_destination="default",
-        enabled=frozenset(provider.options if options is None else options),
-        tolerance_s=None,
-        public_url="https://relay.example/webhooks/" + provider.name,
-        body_limit=None,
-        join_wait_s=_WAIT_S,
-        policy=SourcePolicy(source=provider.name, provider=provider.name, refunds=refunds),
-    )
-
-
-class Rehearsal:
-    """The stage. Make it with `rehearse`."""
-
-    def __init__(self, provider: Provider, store: Store, runner: asyncio.Runner, source: Source) -> None:
-        self.provider = provider
-        self.source = source
-        self.now_ms = NOW_MS
-        self._store = store
-        self._runner = runner
-        self._numbers = count(1)
-
-    def begin(self) -> Life:
-        """A source that has heard nothing yet."""
-        return Life(self, replace(self.source, **dict.fromkeys(("slug", "destination", "test_destination"), self._name())))
-
-    def _name(self) -> str:
-        return f"{self.provider.name}-{next(self._numbers)}"
-
-    def map(self, delivery: Delivery) -> list[Mapped]:
-        """What becomes of a delivery that is signed already, before it is committed."""
-        return map_delivery(self.provider, self.source, delivery, received_at_ms=self.now_ms)
-
-    def commit(self, arrivals: Sequence[Arrival]) -> list[Receipt | BaseException]:
-        """Arrivals that come at the same moment."""
-
-        async def together() -> list[Receipt | BaseException]:
-            return await asyncio.gather(*map(self._store.accept, arrivals), return_exceptions=True)
-
-        return self._runner.run(together())
-
-    def pass_time(self, seconds: int) -> None:
-        """What has waited too long goes without the fact that it waited for."""
-        self.now_ms += seconds * 1000
-
-        async def release() -> None:
-            while await self._store.release_overdue():
-                pass
-
-        self._runner.run(release())
-
-    def collect(self, destination: str) -> Iterator[bytes]:
-        """What may leave for this destination, as the API would get it; it counts as sent."""
-
-        async def claim() -> list[bytes]:
-            batch = await self._store.claim(destination, limit=_BATCH, lease_ms=_LEASE_MS, owner="rehearsal")
-            if batch is None:
-                return []
-            await self._store.sent(batch)
-            return [event.payload for event in batch.events]
-
-        while payloads := self._runner.run(claim()):
-            yield from payloads
+def totals_of(sent: Iterable[Sent]) -> Totals:
+    """Revenue by currency, events by name, and who they were."""
+    revenue: dict[str, Decimal] = {}
+    counts: Counter[str] = Counter()
+    users: set[str] = set()
+    for event in sent:
+        counts[event.get("event_name", event["event_type"])] += 1
+        if "revenue" in event:
+            revenue[event["currency"]] = revenue.get(event["currency"], Decimal(0)) + Decimal(event["revenue"])
+        if "user_id" in event:
+            users.add(event["user_id"])
+    return Totals(revenue, dict(sorted(counts.items())), frozenset(users))
 
 
 class Life:
@@ -134,29 +76,30 @@ class Life:
         self._stage = stage
 
     def tell(self, *deliveries: Delivery) -> list[Receipt]:
-        """Deliveries that come at the same moment, each signed and verified. Raises what the store raises."""
+        """Deliveries that come at the same moment: each is signed, verified, mapped and committed.
+
+        Raises `RefusedError`, and whatever the store raises.
+        """
         results = self._stage.commit([self._arrive(delivery) for delivery in deliveries])
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-        return [result for result in results if isinstance(result, Receipt)]
+        return [_value(result) for result in results]
 
     def _arrive(self, unsigned: Delivery) -> Arrival:
-        stage, secret = self._stage, self.source.secrets[0].get_secret_value()
-        delivery = sign(stage.provider, unsigned, secret, now_ms=stage.now_ms)
-        verdict = stage.provider.verifier.verify(delivery, (secret,), now_ms=stage.now_ms)
+        provider, now_ms = self._stage.provider, self._stage.clock.now_ms
+        secret = self.source.secrets[0].get_secret_value()
+        delivery = sign(provider, unsigned, secret, now_ms=now_ms)
+        verdict = provider.verifier.verify(delivery, (secret,), now_ms=now_ms)
         if not isinstance(verdict, Accepted):
-            raise RefusedError(verdict.reason)
-        mapped = map_delivery(stage.provider, self.source, delivery, received_at_ms=stage.now_ms)
-        return arrival(self.source, delivery, mapped, now_ms=stage.now_ms)
+            raise RefusedError(verdict.reason.value)
+        mapped = map_delivery(provider, self.source, delivery, received_at_ms=now_ms)
+        return arrival_of(self.source, delivery, mapped, now_ms=now_ms)
 
     def leave(self) -> None:
         """What may leave, leaves; what waits goes on waiting."""
-        self.payloads.extend(self._stage.collect(self.source.slug))
+        self.payloads.extend(self._stage.collect(self.source.destination))
 
     def finish(self) -> None:
         """Time passes until nothing waits any longer, and all of it leaves."""
-        self._stage.pass_time(_WAIT_S + 1)
+        self._stage.pass_time(WAIT_S + 1)
         self.leave()
 
     @property
@@ -165,17 +108,103 @@ class Life:
         return [json.loads(payload, parse_float=Decimal) for payload in self.payloads]
 
 
-def arrival(source: Source, delivery: Delivery, mapped: Sequence[Mapped], *, now_ms: int) -> Arrival:
-    """What the receiver would hand to the store."""
-    return Arrival(
-        source=source.slug,
-        received_at_ms=now_ms,
-        secret=0,
-        headers=dict(delivery.headers),
-        body=delivery.body,
-        keep_body=False,
-        notifications=mapped,
+class Rehearsal:
+    """The stage. Make it with `rehearse`."""
+
+    def __init__(self, provider: Provider, source: Source, clock: Clock, store: Store, runner: asyncio.Runner) -> None:
+        self.provider = provider
+        self.source = source
+        self.clock = clock
+        self._store = store
+        self._runner = runner
+        self._numbers = count(1)
+
+    def begin(self) -> Life:
+        """A source that has heard nothing yet."""
+        slug = f"{self.provider.name}-{next(self._numbers)}"
+        return Life(self, replace(self.source, slug=slug, destination=slug, test_destination=slug))
+
+    def commit(self, arrivals: Iterable[Arrival]) -> list[Receipt | BaseException]:
+        """Arrivals that come at the same moment share a commit; each has its own outcome."""
+
+        async def accept_all() -> list[Receipt | BaseException]:
+            return await asyncio.gather(*map(self._store.accept, arrivals), return_exceptions=True)
+
+        return self._runner.run(accept_all())
+
+    def pass_time(self, seconds: int) -> None:
+        """What has waited too long goes without the fact that it waited for."""
+        self.clock.now_ms += seconds * 1000
+
+        async def release_all() -> None:
+            while await self._store.release_overdue():
+                pass
+
+        self._runner.run(release_all())
+
+    def collect(self, destination: str) -> list[bytes]:
+        """What may leave for this destination, as the API would get it. It counts as sent."""
+
+        async def send_all() -> list[bytes]:
+            found: list[bytes] = []
+            while batch := await self._store.claim(destination, limit=_BATCH, lease_ms=_LEASE_MS, owner="rehearsal"):
+                found += [event.payload for event in batch.events]
+                await self._store.sent(batch)
+            return found
+
+        return self._runner.run(send_all())
+
+
+@dataclass(slots=True)
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    now_ms: int = START_MS
+
+    def __call__(self) -> int:
+        return self.now_ms
+
+
+@contextmanager
+def rehearse(
+    provider: Provider, *, secret: str | None = None, options: Collection[str] | None = None, **policy: Any
+) -> Iterator[Rehearsal]:
+    """A stage for this provider, with a store that is gone afterwards.
+
+    `options` None: all that the provider has. `policy`: fields of `SourcePolicy` that are not to have their defaults.
+    """
+    clock, source = Clock(), source_of(provider, secret=secret, options=options, **policy)
+    with TemporaryDirectory(prefix="relay-rehearsal-") as folder, asyncio.Runner() as runner:
+        url = f"sqlite:///{Path(folder) / 'relay.db'}"
+        store = runner.run(open_store(url, vault=Vault([b"r" * 32]), clock=clock))
+        try:
+            yield Rehearsal(provider, source, clock, store, runner)
+        finally:
+            runner.run(store.close())
+
+
+def source_of(
+    provider: Provider, *, secret: str | None = None, options: Collection[str] | None = None, **policy: Any
+) -> Source:
+    """The provider as a source with the defaults of a relay, but for its test mode, which is forwarded."""
+    return Source(
+        slug=provider.name,
+        provider=provider.name,
+        secrets=(SecretStr(secret or made_up_secret(provider)),),
+        destination="default",
+        test_destination="default",
+        enabled=frozenset(provider.options if options is None else options),
+        tolerance_s=None,
+        public_url=None,
+        body_limit=None,
+        join_wait_s=WAIT_S,
+        policy=SourcePolicy(source=provider.name, provider=provider.name, **policy),
     )
+
+
+def made_up_secret(provider: Provider) -> str:
+    """A secret of the provider's shape that can be read as text, as hexadecimal digits and as base64."""
+    return provider.secret.prefix + "5e" * 32
 
 
 def sign(provider: Provider, delivery: Delivery, secret: str, *, now_ms: int) -> Delivery:
@@ -184,18 +213,19 @@ def sign(provider: Provider, delivery: Delivery, secret: str, *, now_ms: int) ->
     return replace(delivery, headers={**delivery.headers, **{name.lower(): text for name, text in signature.items()}})
 
 
-@contextmanager
-def rehearse(
-    provider: Provider,
-    *,
-    secret: str | None = None,
-    options: Collection[str] | None = None,
-    refunds: Literal["event", "conversion"] = "event",
-) -> Iterator[Rehearsal]:
-    """A stage for this provider, with a store of its own that is gone afterwards. `options` None: all of them."""
-    source = source_of(provider, secret=secret or made_up_secret(provider), options=options, refunds=refunds)
-    with TemporaryDirectory(prefix="relay-rehearsal-") as folder, asyncio.Runner() as runner:
-        url = f"sqlite:///{Path(folder) / 'relay.db'}"
-        stage: Rehearsal
-        opening = partial(open_store, url, vault=Vault([b"r" * 32]), clock=lambda: stage.now_ms)
-        ...
+def arrival_of(source: Source, delivery: Delivery, mapped: Sequence[Mapped], *, now_ms: int) -> Arrival:
+    """What the receiver hands to the store."""
+    return Arrival(
+        source=source.slug,
+        received_at_ms=now_ms,
+        secret=0,
+        headers=dict(delivery.headers),
+        body=delivery.body,
+        notifications=mapped,
+    )
+
+
+def _value(result: Receipt | BaseException) -> Receipt:
+    if isinstance(result, BaseException):
+        raise result
+    return result

@@ -45,6 +45,8 @@ def send(
 
     Example: relay send stripe checkout.session.completed
     """
+    from relay.sources import slug_of
+
     providers = terminal.load_providers()
     settings = terminal.load_settings(providers)
     if list_them or provider is None:
@@ -54,7 +56,7 @@ def send(
         return
     source, known = _source_of(provider, settings, providers)
     case = _case_of(known, kind, variant, settings)
-    slug = source.slug if source else known.name.replace("_", "-")
+    slug = source.slug if source else slug_of(known.name)
     if secret is None:
         if source is None:
             from relay.variables import secret_variable

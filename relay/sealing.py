@@ -286,6 +286,8 @@ def _money(draft: Draft, policy: SourcePolicy) -> _Money:
 
 
 def _decimal(value: Any, name: str) -> Decimal:
+    if isinstance(value, Decimal) and value.is_finite():
+        return value
     try:
         return from_major(value)
     except UnmappableError:
@@ -323,10 +325,10 @@ def _attribution(metadata: Mapping[str, Any], policy: SourcePolicy) -> dict[str,
 
 def _as_text(value: object) -> str:
     match value:
-        case bool():
-            return "true" if value else "false"
         case str():
             return value.strip()
+        case bool():
+            return "true" if value else "false"
         case int() | float():
             return str(value)
         case _:
@@ -355,7 +357,7 @@ def _landing(
 
 def _mapping(value: object) -> Mapping[str, Any]:
     """Metadata as it should be: some providers send null or an empty list for none."""
-    return value if isinstance(value, Mapping) else {}
+    return value if isinstance(value, (dict, Mapping)) else {}
 
 
 def _sentence(findings: tuple[Finding, ...]) -> str:

@@ -19,12 +19,11 @@ from relay.tables import Complaints, NameOf, Table, Tables, read_tables
 from relay.variables import (
     API_PAIR,
     Variables,
-    enable_variable,
     read_variables,
     refuse_unknown,
-    secret_variable,
     take,
     variable,
+    variables_of,
 )
 
 __all__ = ["Destination", "Settings", "SettingsError", "Source", "load", "mappers_dir"]
@@ -123,12 +122,16 @@ def _refuse_contradictions(
     if len(missing) == 1:
         other = next(name for name in API_PAIR if name not in missing)
         complaints.problems.append(f"{other} is set, but {missing[0]} is not. Set both, or neither for the sandbox.")
-    for name in providers:
-        if given.get(enable_variable(name)) and secret_variable(name) not in given:
-            complaints.problems.append(
-                f"{enable_variable(name)} is set, but {secret_variable(name)} is not, which makes the source. Set "
-                "both; a source in relay.toml has its own key `enable`."
-            )
+    for provider in providers.values():
+        own = variables_of(provider)
+        if own["secrets"] in given:
+            continue
+        complaints.problems.extend(
+            f"{name} is set, but {own['secrets']} is not, which makes the source. Set both; a source in relay.toml has "
+            f"its own key `{key}`."
+            for key, name in own.items()
+            if given.get(name)
+        )
     if variables.retain_bodies_days > variables.retain_keys_days:
         complaints.problems.append(
             "RELAY_RETAIN_BODIES_DAYS is more than RELAY_RETAIN_KEYS_DAYS: a body that is mapped again after its keys "
@@ -177,11 +180,11 @@ def _sources(
     """By slug; None for one that is wrong."""
     rules = variables.model_dump(include=set(SourceRules.model_fields))
     declared: dict[str, tuple[Table | None, NameOf]] = {}
-    for name in providers:
-        if secret_variable(name) in given:
-            secrets, enable = given[secret_variable(name)], given.get(enable_variable(name), "")
-            own = {"provider": name, "secrets": secrets, "enable": enable}
-            declared[slug_of(name)] = (own, partial(_variable_of_source, name))
+    for provider in providers.values():
+        own = variables_of(provider)
+        if own["secrets"] in given:
+            said = {key: given[name] for key, name in own.items() if given.get(name) or key == "secrets"}
+            declared[slug_of(provider.name)] = ({"provider": provider.name, **said}, partial(_variable_of_source, own))
     for slug, table in tables.sources.items():
         if slug in declared:
             complaints.problems.append(
@@ -207,13 +210,7 @@ def _sources(
     return made
 
 
-def _variable_of_source(provider: str, key: str) -> str:
-    match key:
-        case "enable":
-            return enable_variable(provider)
-        case _ if key in SourceRules.model_fields:
-            return variable(key)
-        case "destination":
-            return f"{secret_variable(provider)}: its destination"
-        case _:
-            return secret_variable(provider)
+def _variable_of_source(own: Mapping[str, str], key: str) -> str:
+    if key in SourceRules.model_fields:
+        return variable(key)
+    return f"{own['secrets']}: its destination" if key == "destination" else own.get(key, own["secrets"])

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import NoDecode
 
-from relay.contract import Provider
+from relay.contract import Provider, SecretShape
 from relay.identity import METADATA_KEYS, RULES, Rule
 from relay.sealing import SourcePolicy
 from relay.tables import Complaints, NameOf, Table, meant, sentences
@@ -50,6 +50,10 @@ class Source:
     body_limit: int | None
     join_wait_s: int
     policy: SourcePolicy
+    #: Reads from the provider's API, where it has one that the relay knows.
+    api_key: SecretStr | None = None
+    #: Where that API is, without a slash at its end; None: the provider's own.
+    api_base: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +190,10 @@ class SourceTable(SourceRules):
     secrets: Annotated[tuple[SecretStr, ...], BeforeValidator(_secrets)] = Field(description="One or more secrets.")
     destination: str | None = Field(None, description="The name of a destination.")
     enable: Words = Field((), description="The provider's options to switch on.")
+    api_key: ApiKey | None = Field(
+        None, description="A key of the provider's API that may only read: for relay backfill and relay reconcile."
+    )
+    api_base: BaseUrl | None = Field(None, description="The base URL of that API. Unset: the provider's own.")
     public_url: HttpUrl | None = Field(
         None, description="The URL of this source exactly as it was typed at the provider, without its query string."
     )
@@ -218,8 +226,7 @@ def make_destination(name: str, table: Table, *, name_of: NameOf, complaints: Co
     except ValidationError as error:
         complaints.problems.extend(sentences(error, DestinationTable, name_of))
         return None
-    url = urlsplit(checked.base_url)
-    if url.scheme == "http" and url.hostname not in _LOOPBACK:
+    if checked.base_url.startswith("http:") and not _is_here(checked.base_url):
         complaints.warnings.append(f"{name_of('base_url')} is not https: the API key travels in the clear. Use https.")
     return Destination(name=name, **dict(checked))
 
@@ -252,10 +259,11 @@ def make_source(
             "`relay providers` lists them."
         )
         return None
-    complaints.warnings.extend(_shape_warnings(name_of("secrets"), checked.secrets, provider))
+    complaints.warnings.extend(_shape_warnings(name_of("secrets"), checked.secrets, provider.secret))
     for option in sorted(set(checked.enable) - set(provider.options)):
         known = ", ".join(sorted(provider.options)) or "none"
         problems.append(f"{name_of('enable')}: {provider.title} has no option {option!r}. Its options: {known}.")
+    _check_api(checked, provider, name_of, complaints)
     destination = _choose(checked.destination, destinations, name_of("destination"), problems)
     test_destination = _test_destination(checked.test_mode, destination, destinations, name_of("test_mode"), problems)
     return Source(
@@ -269,6 +277,8 @@ def make_source(
         public_url=checked.public_url,
         body_limit=checked.body_limit_bytes,
         join_wait_s=checked.join_wait_s,
+        api_key=checked.api_key,
+        api_base=checked.api_base,
         policy=SourcePolicy(
             source=slug,
             provider=provider.name,
@@ -321,9 +331,25 @@ def _no_destination(name: str, wanted: str, destinations: Sequence[str]) -> str:
     return f"{name}: no destination is called {wanted!r}.{meant(wanted, destinations)} {known}"
 
 
-def _shape_warnings(name: str, secrets: Sequence[SecretStr], provider: Provider) -> list[str]:
+def _check_api(checked: SourceTable, provider: Provider, name_of: NameOf, complaints: Complaints) -> None:
+    given = [key for key in ("api_key", "api_base") if getattr(checked, key) is not None]
+    if provider.api_key is None:
+        complaints.problems.extend(
+            f"{name_of(key)}: the relay never asks {provider.title}'s API. Remove it." for key in given
+        )
+    elif checked.api_key is not None:
+        complaints.warnings.extend(_shape_warnings(name_of("api_key"), [checked.api_key], provider.api_key))
+    if checked.api_base is not None and checked.api_base.startswith("http:") and not _is_here(checked.api_base):
+        complaints.warnings.append(f"{name_of('api_base')} is not https: the API key travels in the clear. Use https.")
+
+
+def _is_here(url: str) -> bool:
+    return urlsplit(url).hostname in _LOOPBACK
+
+
+def _shape_warnings(name: str, secrets: Sequence[SecretStr], shape: SecretShape) -> list[str]:
     """A wrong kind of key would be told by the first webhook only, as a refused signature."""
-    shape, found = provider.secret, []
+    found = []
     for secret in filter(None, (secret.get_secret_value() for secret in secrets)):
         mistaken = next((what for prefix, what in shape.mistaken.items() if secret.startswith(prefix)), None)
         if mistaken is not None:

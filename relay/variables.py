@@ -30,7 +30,7 @@ from relay.vault import VaultError, parse_key
 API_PAIR = ("OAA_API_KEY", "OAA_PROJECT_ID")
 
 _OURS = re.compile(r"(RELAY|OAA)_", re.IGNORECASE)
-_OF_PROVIDER = re.compile(r"RELAY_(\w+)_(?:SECRET|ENABLE)")
+_OF_PROVIDER = re.compile(r"RELAY_(\w+?)_(?:SECRET|ENABLE|API_KEY|API_BASE)")
 _SQLITE = "sqlite:///"
 
 
@@ -56,7 +56,7 @@ def _encryption_keys(value: object) -> object:
 
 
 class Variables(SourceRules, BaseSettings):
-    """Every variable: `RELAY_<FIELD>`, or the field's alias. `RELAY_<PROVIDER>_SECRET` and `_ENABLE` come on top."""
+    """Every variable: `RELAY_<FIELD>`, or the field's alias. Those of the providers (`variables_of`) come on top."""
 
     model_config = SettingsConfigDict(env_prefix="RELAY_", frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -67,7 +67,9 @@ class Variables(SourceRules, BaseSettings):
     )
     config: Path | None = Field(None, description="The file of sources and destinations. Unset: ./relay.toml, if any.")
     mappers_dir: Path | None = Field(None, description="A folder with mappers of your own, one file a provider.")
-    admin_token: SecretStr | None = Field(None, description="Reserved: the bearer token of /admin, which comes with a later version.")
+    admin_token: SecretStr | None = Field(
+        None, description="Reserved: the bearer token of /admin, which comes with a later version."
+    )
 
     oaa_base_url: BaseUrl = Field(
         "https://api.openanalyticsapi.com", validation_alias="OAA_BASE_URL", description="The events API's base URL."
@@ -153,6 +155,24 @@ def enable_variable(provider: str) -> str:
     return f"RELAY_{provider.upper()}_ENABLE"
 
 
+def api_key_variable(provider: str) -> str:
+    """The variable of the key with which that source reads from the provider's API."""
+    return f"RELAY_{provider.upper()}_API_KEY"
+
+
+def api_base_variable(provider: str) -> str:
+    """The variable of that API's base URL."""
+    return f"RELAY_{provider.upper()}_API_BASE"
+
+
+def variables_of(provider: Provider) -> dict[str, str]:
+    """By key of a source's table, the variables of the source that this provider's secret switches on."""
+    found = {"secrets": secret_variable(provider.name), "enable": enable_variable(provider.name)}
+    if provider.api_key is not None:
+        found |= {"api_key": api_key_variable(provider.name), "api_base": api_base_variable(provider.name)}
+    return found
+
+
 # --- reading them -----------------------------------------------------------------------------------------------------
 
 
@@ -201,10 +221,11 @@ def refuse_unknown(
     given: Mapping[str, str], referenced: set[str], providers: Mapping[str, Provider], complaints: Complaints
 ) -> None:
     known = {variable(field) for field in Variables.model_fields} | referenced
-    known.update(*((secret_variable(name), enable_variable(name)) for name in providers))
+    known.update(*(variables_of(provider).values() for provider in providers.values()))
     for name in sorted(name for name in given if _OURS.match(name) and name not in known):
-        if found := _OF_PROVIDER.fullmatch(name):
-            provider = found[1].lower()
+        found = _OF_PROVIDER.fullmatch(name)
+        provider = found[1].lower() if found else ""
+        if provider and provider not in providers:
             complaints.problems.append(
                 f"{name}: no provider is called {provider!r}.{meant(provider, providers)} `relay providers` lists "
                 "them; a second source of one provider belongs into relay.toml."

@@ -18,7 +18,7 @@ from tests import acme
 ROOT = Path(__file__).parents[1]
 PATIENCE_S = 30
 
-ACME = "from tests.acme import make\n\nprovider = make()\n"
+ACME = (ROOT / "tests" / "acme.py").read_text(encoding="utf-8") + "\n\nprovider = make()\n"
 CAPTURED: dict[str, Any] = {
     "about": "A card payment was captured.",
     "headers": {"X-Acme-Region": "eu"},

@@ -111,6 +111,12 @@ def test_the_image_has_what_is_locked_and_no_tools_of_developers() -> None:
     assert ["--locked --no-dev --no-install-project", "--locked --no-dev --no-editable"] == syncs
 
 
+def test_the_image_has_bytecode_that_no_copy_makes_stale() -> None:
+    words = " ".join(said(BUILD, "ENV")).split()
+
+    assert {"UV_COMPILE_BYTECODE=1", "PYC_INVALIDATION_MODE=UNCHECKED_HASH"} <= set(words)
+
+
 def test_the_source_comes_after_the_dependencies() -> None:
     words = [f"{step.word} {step.rest}" for step in BUILD]
     dependencies = next(place for place, step in enumerate(words) if "--no-install-project" in step)

@@ -15,7 +15,7 @@ from relay.samples import cases_of
 from relay.settings import load
 from relay.sources import DestinationTable, SourceTable
 from relay.tables import Complaints, read_tables
-from relay.variables import Variables, enable_variable, secret_variable, variable
+from relay.variables import Variables, secret_variable, variable, variables_of
 
 ROOT = Path(__file__).parents[1]
 PROVIDERS = load_providers(None)
@@ -51,7 +51,7 @@ def example() -> dict[str, str]:
 
 
 def of_providers() -> set[str]:
-    return {name for provider in PROVIDERS for name in (secret_variable(provider), enable_variable(provider))}
+    return {name for provider in PROVIDERS.values() for name in variables_of(provider).values()}
 
 
 def test_each_setting_is_in_the_example() -> None:
@@ -61,7 +61,7 @@ def test_each_setting_is_in_the_example() -> None:
 
 
 def test_the_example_shows_how_a_provider_is_switched_on() -> None:
-    assert {"RELAY_STRIPE_SECRET", "RELAY_STRIPE_ENABLE"} <= set(example())
+    assert set(variables_of(PROVIDERS["stripe"]).values()) <= set(example())
 
 
 def test_the_example_can_be_used_with_every_line_in_effect(tmp_path: Path) -> None:

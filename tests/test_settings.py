@@ -27,6 +27,7 @@ def provider(name: str) -> Provider:
         notification_type=field("type"),
         secret=SecretShape(meaning="It is under Developers.", prefix="whsec_", mistaken={"sk_": "an API key"}),
         options={"opens": "Opened mails."},
+        api_key=SecretShape(meaning="It is under API keys.", prefix="rk_") if name == "acme" else None,
     )
 
     @made.on("paid", option="opens")
@@ -137,6 +138,13 @@ def test_options_of_a_provider_are_switched_on_by_name() -> None:
     assert {"opens"} == loaded(ACME | {"RELAY_ACME_ENABLE": "opens"}).sources["acme"].enabled
 
 
+def test_a_source_may_have_a_key_of_the_providers_api() -> None:
+    source = loaded(ACME | {"RELAY_ACME_API_KEY": "rk_1", "RELAY_ACME_API_BASE": "http://127.0.0.1:9/"}).sources["acme"]
+
+    assert (SecretStr("rk_1"), "http://127.0.0.1:9") == (source.api_key, source.api_base)
+    assert (None, None) == (loaded(ACME).sources["acme"].api_key, loaded(ACME).sources["acme"].api_base)
+
+
 def test_the_pair_of_the_api_makes_the_destination_default() -> None:
     expected = Destination(
         name="default",
@@ -214,6 +222,8 @@ provider = "acme"
 secrets_env = "ACME_US"
 destination = "playground"
 enable = ["opens"]
+api_key_env = "ACME_US_KEY"
+api_base = "https://api.acme.example/"
 public_url = "https://user:pw@hooks.example/webhooks/acme-us"
 """
 TWO_ENV = {
@@ -221,6 +231,7 @@ TWO_ENV = {
     "RELAY_PLAYGROUND_KEY": "key_2",
     "ACME_EU": "whsec_eu",
     "ACME_US": "whsec_us, whsec_us_old",
+    "ACME_US_KEY": "rk_us",
 }
 
 
@@ -237,6 +248,10 @@ def test_a_file_defines_several_sources_of_one_provider() -> None:
     ]
     assert (frozenset[str](), frozenset({"opens"})) == (eu.enabled, us.enabled)
     assert "https://user:pw@hooks.example/webhooks/acme-us" == us.public_url
+    assert ((None, None), (SecretStr("rk_us"), "https://api.acme.example")) == (
+        (eu.api_key, eu.api_base),
+        (us.api_key, us.api_base),
+    )
 
 
 def test_a_file_defines_several_destinations() -> None:
@@ -309,6 +324,10 @@ def test_the_file_may_lie_elsewhere(folder: Path) -> None:
         ({"RELAY_ACME_SECRET": ""}, "RELAY_ACME_SECRET must not be empty: anyone can sign with an empty secret."),
         ({"RELAY_ACME_SECRET": "whsec_a,,whsec_b"}, "RELAY_ACME_SECRET must not be empty"),
         ({"RELAY_ACME_ENABLE": "opens"}, "RELAY_ACME_ENABLE is set, but RELAY_ACME_SECRET is not"),
+        ({"RELAY_ACME_API_KEY": "rk_1"}, "RELAY_ACME_API_KEY is set, but RELAY_ACME_SECRET is not, which makes the"),
+        ({"RELAY_ACNE_API_KEY": "rk_1"}, "RELAY_ACNE_API_KEY: no provider is called 'acne'. Did you mean acme?"),
+        ({"RELAY_LEMON_SQUEEZY_API_KEY": "x"}, "RELAY_LEMON_SQUEEZY_API_KEY is not a setting."),
+        (ACME | {"RELAY_ACME_API_BASE": "api"}, "RELAY_ACME_API_BASE must be a URL that begins with https://"),
         (ACME | {"RELAY_ACME_ENABLE": "clicks"}, "RELAY_ACME_ENABLE: Acme has no option 'clicks'. Its options: opens."),
         (ACME | {"RELAY_TEST_MODE": "shop"}, "RELAY_TEST_MODE: no destination is called 'shop'. There is none"),
         ({"RELAY_RETAIN_BODIES_DAYS": "91"}, "RELAY_RETAIN_BODIES_DAYS is more than RELAY_RETAIN_KEYS_DAYS"),
@@ -339,6 +358,8 @@ DESTINATION = '[destinations.shop]\nproject_id = "42"\napi_key = "k"\n'
         (SOURCE + "destination = 'shop'", "relay.toml: sources.shop.destination: no destination is called 'shop'."),
         (SOURCE + "secrets_env = 'A'", "relay.toml: sources.shop.secrets_env and secrets say the same."),
         (SOURCE + "hash_key = 'env:NOPE'", "relay.toml: sources.shop.hash_key: the variable NOPE is not set, or"),
+        (SOURCE + "api_key = ''", "relay.toml: sources.shop.api_key must not be empty."),
+        (SOURCE.replace("acme", "lemon_squeezy") + "api_key = 'x'", "relay.toml: sources.shop.api_key: the relay"),
         (SOURCE.replace("acme", "acne"), "relay.toml: sources.shop.provider: no provider is called 'acne'. Did"),
         (SOURCE.replace("shop", "Shop_EU"), "relay.toml: sources.Shop_EU: the slug must be in lower-case letters"),
         (SOURCE.replace('["whsec_one"]', "[]"), "relay.toml: sources.shop.secrets must be a list with at least one"),
@@ -402,6 +423,21 @@ def test_a_secret_that_looks_like_something_else_is_told(secret: str, expected: 
     assert (expected,) == loaded({"RELAY_ACME_SECRET": secret}).warnings
 
 
+def test_an_api_key_that_looks_like_something_else_is_told() -> None:
+    expected = "RELAY_ACME_API_KEY does not begin with rk_. It is under API keys."
+
+    assert (expected,) == loaded(ACME | {"RELAY_ACME_API_KEY": "sk_1"}).warnings
+
+
+def test_an_api_in_the_clear_is_told_unless_it_is_on_this_machine() -> None:
+    in_the_clear, here = (
+        loaded(ACME | {"RELAY_ACME_API_BASE": f"http://{host}"}).warnings for host in ("api.acme.example", "127.0.0.1")
+    )
+
+    assert "RELAY_ACME_API_BASE is not https" in in_the_clear[0]
+    assert () == here
+
+
 def test_a_destination_in_the_clear_is_told_unless_it_is_on_this_machine() -> None:
     in_the_clear = loaded(API | {"OAA_BASE_URL": "http://events.example"}).warnings
 
@@ -415,6 +451,7 @@ def test_a_destination_in_the_clear_is_told_unless_it_is_on_this_machine() -> No
 def test_no_secret_is_shown() -> None:
     environ = ACME | API | {
         "RELAY_ADMIN_TOKEN": "hidden_1",
+        "RELAY_ACME_API_KEY": "rk_hidden",
         "RELAY_HASH_KEY": "hidden_2",
         "RELAY_ENCRYPTION_KEYS": ENCRYPTION_KEY,
         "RELAY_DATABASE_URL": "sqlite:///hidden_3.db",
@@ -422,7 +459,16 @@ def test_no_secret_is_shown() -> None:
     settings = loaded(environ)
     shown = f"{settings!r} {settings} {settings.sources!r} {settings.destinations!r} {settings.model_dump_json()}"
 
-    secrets = ("whsec_one", "oa_live_key", "hidden_1", "hidden_2", "hidden_3", ENCRYPTION_KEY[:20], r"\x00\x01\x02")
+    secrets = (
+        "whsec_one",
+        "oa_live_key",
+        "rk_hidden",
+        "hidden_1",
+        "hidden_2",
+        "hidden_3",
+        ENCRYPTION_KEY[:20],
+        r"\x00\x01\x02",
+    )
     assert [] == [secret for secret in secrets if secret in shown]
 
 

@@ -6,7 +6,7 @@ the CLI and the pages the rest. One test-suite holds both backends to these docs
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -156,6 +156,14 @@ class BatchRow:
     words: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Bookmark:
+    """Where a long work is, in its own words."""
+
+    position: str
+    noted_at_ms: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
     """A delivery with notifications that could not be mapped, read back for another try."""
@@ -278,6 +286,30 @@ class Store(Protocol):
 
     async def resend(self, event_ids: Sequence[int]) -> set[str]:
         """Put dead letters back into the outbox. Returns their destinations."""
+        ...
+
+    async def holders(self, source: str, keys: Sequence[str]) -> Mapping[str, EventRow]:
+        """By once key of this source, the event that took it. A key that is free is left out."""
+        ...
+
+    async def revenue_events(self, source: str, *, since_ms: int, until_ms: int) -> Sequence[EventRow]:
+        """The events of a source that carry money, refunds too, and whose time is in `[since_ms, until_ms)`."""
+        ...
+
+    async def once_keys(self, event_ids: Sequence[int]) -> Mapping[int, tuple[str, ...]]:
+        """By row id of an event, all once keys that lead to it."""
+        ...
+
+    async def bookmark(self, name: str) -> Bookmark | None:
+        """Where the work of this name is; None where it has not begun, or is done."""
+        ...
+
+    async def bookmarks(self, prefix: str) -> Mapping[str, Bookmark]:
+        """All bookmarks whose names begin so, by name."""
+        ...
+
+    async def set_bookmark(self, name: str, position: str | None) -> None:
+        """Keep the position over restarts; None forgets it."""
         ...
 
     async def check(self) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Select, delete, func, literal_
 from relay.ids import first_at, made_at_ms
 from relay.store.base import BatchRow, Depth, EventRow, Kept
 from relay.store.ledger import unpack
+from relay.store.lookup import event_row, event_rows
 from relay.store.outbox import among, packed
 from relay.store.schema import (
     BatchState,
@@ -183,26 +184,13 @@ class Desk:
     def events(
         self, connection: Connection, *, state: EventState | None, limit: int, reference: str | None
     ) -> Sequence[EventRow]:
-        query = (
-            select(events, notifications.c.notification_id)
-            .outerjoin(notifications, notifications.c.id == events.c.notification)
-            .order_by(events.c.id.desc())
-            .limit(limit)
-        )
+        query = event_rows().order_by(events.c.id.desc()).limit(limit)
         if state is not None:
             query = query.where(events.c.state == state)
         if reference is not None:
             by_row = [events.c.id == int(reference)] if reference.isdecimal() else []
             query = query.where(or_(events.c.event_id == reference, *by_row))
-        return [
-            EventRow(
-                id=row["id"], event_id=row["event_id"], name=row["name"], source=row["source"],
-                destination=row["destination"], state=EventState(row["state"]), payload=row["payload"],
-                made_at_ms=made_at_ms(row["id"]), settled_at_ms=row["settled_at_ms"], reason=row["reason"],
-                doubts=row["doubts"], notification_id=row["notification_id"], batch=row["batch"],
-            )
-            for row in connection.execute(query).mappings()
-        ]  # fmt: skip
+        return [event_row(row) for row in connection.execute(query).mappings()]
 
     def open_batches(self, connection: Connection) -> Sequence[BatchRow]:
         rows = connection.execute(

@@ -7,7 +7,7 @@ arrival. Pure: both backends write the same rows, each in its own way.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -141,7 +141,7 @@ class Ledger:
         for name in learned.keys:
             key = (source, name)
             before = self._known.get(key)
-            entity = replace(learned, keys=(name,)) if before is None else before.merged(learned)
+            entity = learned if before is None else before.merged(learned)
             if entity != before:
                 self._known[key] = self.rows.entities[key] = entity
 

@@ -21,7 +21,8 @@ A **batch** is fixed before its first byte leaves, so that a retry is the same b
 
 **entities** hold what was learned about an id of the provider (`customer:cus_1`): a hash of the person and the
 attribution. **waits** says which waiting event would like to know which entity. **destinations** hold what must
-survive a restart: why a destination is paused, and the batch size that it takes.
+survive a restart: why a destination is paused, and the batch size that it takes. **bookmarks** hold where a long work
+is, and how the last reconciliation of a source came out.
 
 Row ids grow with time (`relay.ids`), so age is a range of the primary key. Times are Unix milliseconds.
 """
@@ -212,4 +213,12 @@ destinations = Table(
     Column("probe_at_ms", BigInteger),
     Column("batch_size", Integer),  # the largest that it took, where it refused a larger one
     Column("single", Boolean, nullable=False, server_default=false()),  # it takes no batches
+)
+
+bookmarks = Table(
+    "bookmarks",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("position", Text, nullable=False),  # in the words of whoever put it there
+    Column("noted_at_ms", BigInteger, nullable=False),
 )

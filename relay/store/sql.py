@@ -13,10 +13,12 @@ from sqlalchemy import Connection, Engine, delete, select, update
 from relay.ids import RowIds
 from relay.joining import dump_waiting, load_waiting
 from relay.sealing import Entity
+from relay.store import lookup
 from relay.store.base import (
     Arrival,
     Batch,
     BatchRow,
+    Bookmark,
     Depth,
     DestinationState,
     EventRow,
@@ -60,7 +62,7 @@ class SqlStore:
         hold: bool,
         observe_group: Callable[[int], None] | None,
     ) -> None:
-        dialect = writing.dialect.name
+        dialect = self._dialect = writing.dialect.name
         self._statements = statements
         self._vault = vault
         self._clock = clock
@@ -231,6 +233,24 @@ class SqlStore:
 
     async def resend(self, event_ids: Sequence[int]) -> set[str]:
         return await self._writer.run(lambda connection: self._outbox.resend(connection, event_ids))
+
+    async def holders(self, source: str, keys: Sequence[str]) -> Mapping[str, EventRow]:
+        return await self._read(partial(lookup.holders, source=source, once_keys=keys))
+
+    async def revenue_events(self, source: str, *, since_ms: int, until_ms: int) -> Sequence[EventRow]:
+        return await self._read(partial(lookup.revenue_events, source=source, since_ms=since_ms, until_ms=until_ms))
+
+    async def once_keys(self, event_ids: Sequence[int]) -> Mapping[int, tuple[str, ...]]:
+        return await self._read(partial(lookup.once_keys, dialect=self._dialect, event_ids=event_ids))
+
+    async def bookmark(self, name: str) -> Bookmark | None:
+        return (await self.bookmarks(name)).get(name)
+
+    async def bookmarks(self, prefix: str) -> Mapping[str, Bookmark]:
+        return await self._read(partial(lookup.bookmarks_under, prefix=prefix))
+
+    async def set_bookmark(self, name: str, position: str | None) -> None:
+        await self._writer.run(lambda connection: lookup.set_bookmark(connection, name, position, now_ms=self._clock()))
 
     async def check(self) -> None:
         await self._writer.run(self._desk.check)

@@ -89,11 +89,16 @@ class SQLiteStatements:
     def upsert_entities(self, connection: Connection, entities: Mapping[Key, Entity], ids: RowIds) -> None:
         """What is known of these entities from now on."""
         columns = ("id", "source", "key", "user_id", "rank", "attribution", "marks")
-        rows = [
-            (ids.next(), *key, entity.user_id, entity.rank, orjson.dumps(dict(entity.attribution)).decode(),
-             orjson.dumps(sorted(entity.marks)).decode())
-            for key, entity in entities.items()
-        ]  # fmt: skip
+        said: dict[int, tuple[Any, ...]] = {}  # one notification teaches the same about several entities
+        for entity in entities.values():
+            if id(entity) not in said:
+                said[id(entity)] = (
+                    entity.user_id,
+                    entity.rank,
+                    orjson.dumps(dict(entity.attribution)).decode(),
+                    orjson.dumps(sorted(entity.marks)).decode(),
+                )
+        rows = [(ids.next(), *key, *said[id(entity)]) for key, entity in entities.items()]
         cursor = _cursor(connection)
         for chunk in _chunks(rows):
             sql = _insert_sql("entities", columns, len(chunk)).replace("INSERT", "INSERT OR REPLACE", 1)
