@@ -15,10 +15,10 @@ export UV_PYTHON_DOWNLOADS := never
 unexport VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check fmt bench chaos clean
+.PHONY: help setup run test check fmt bench chaos image-check clean
 
 help: ## list what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## install the locked dependencies; afterwards .venv/bin/relay works
 	@echo "Ready: .venv/bin/relay --help"
@@ -44,6 +44,9 @@ bench: $(STAMP) ## measure the relay beside a bare FastAPI route
 
 chaos: $(STAMP) ## kill the relay 200 times under load, and count what arrived
 	@.venv/bin/python -m bench.chaos --kills 200 $(ARGS)
+
+image-check: ## build the container image with Buildah and try it; says so and stops where Buildah is missing
+	@deploy/build-with-buildah
 
 clean: ## remove the tools, the environment and the caches; var/ stays
 	rm -rf .tools .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage dist

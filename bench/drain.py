@@ -58,6 +58,7 @@ async def fill(database: Path, backlog: int) -> None:
     providers = load_providers(None)
     environ = {
         "RELAY_DATABASE_URL": f"sqlite:///{database}",
+        "RELAY_ENCRYPTION_KEYS": process.ENCRYPTION_KEY,
         "RELAY_STRIPE_SECRET": SECRET,
         "OAA_PROJECT_ID": "42",
         "OAA_API_KEY": process.API_KEY,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import socket
@@ -22,6 +23,8 @@ from bench.checkout import SECRET
 
 ROOT = Path(__file__).resolve().parent.parent
 API_KEY = "oa_live_bench"
+#: Of the bodies at rest: the same for a store that was filled here and for the relay that serves it.
+ENCRYPTION_KEY = base64.b64encode(bytes(range(32))).decode()
 
 _MB = 1_000_000
 
@@ -148,6 +151,7 @@ def relay(folder: Path, *, name: str = "relay", port: int, sandbox: str, **envir
             "RELAY_PORT": str(port),
             "RELAY_DATABASE_URL": f"sqlite:///{database(folder, name)}",
             "RELAY_STRIPE_SECRET": SECRET,
+            "RELAY_ENCRYPTION_KEYS": ENCRYPTION_KEY,
             "RELAY_LOG_LEVEL": "warning",
             "OAA_BASE_URL": sandbox,
             "OAA_PROJECT_ID": "42",

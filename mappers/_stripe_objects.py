@@ -242,6 +242,10 @@ def is_invoiced(payment: Json) -> bool:
     return bool(invoice_of(payment)) or (payment.get("description") or "").startswith(INVOICED)
 
 
+#: The mark of a payment that an invoice tells.
+OF_INVOICE = "of_invoice"
+
+
 def payment_keys(o: Json, *, is_charge: bool) -> tuple[str, ...]:
     """The keys of a PaymentIntent or a charge."""
     payment, charge = o["id"], o.get("latest_charge") or dig(o, "charges.data.0.id")
@@ -254,7 +258,10 @@ def about_payment(o: Json, *, is_charge: bool, **properties: Any) -> dict[str, A
     payment = ref(o.get("payment_intent")) or o["id"] if is_charge else o["id"]
     draft = about(o, ("origin", payment), order_id=payment, **properties)
     # with neither field the shape cannot say whether there is an invoice
-    return draft | {"waits": not {"invoice", "payment_details"} & o.keys() or reference(o).startswith("cs_")}
+    return draft | {
+        "unless": (OF_INVOICE,),
+        "waits": not {"invoice", "payment_details"} & o.keys() or reference(o).startswith("cs_"),
+    }
 
 
 def about_paid(o: Json, charge: Any, **properties: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from mappers._stripe_objects import (
     DECIMALS,
+    OF_INVOICE,
     Json,
     about,
     about_invoice,
@@ -63,7 +64,7 @@ provider = Provider(
     notification_id=field("id"),
     notification_type=field("type"),
     account=field("account"),
-    is_test=lambda item: field("livemode")(item) == "False",
+    is_test=lambda item: item.body.get("livemode") is False,
     secret=SecretShape(
         meaning="Stripe Dashboard > Workbench > Webhooks > your endpoint > Signing secret",
         prefix="whsec_",
@@ -194,13 +195,8 @@ def invoice_failed(n: Notification) -> Iterator[Draft]:
 def invoice_payment(n: Notification) -> Iterator[Learned]:
     """Since basil the link between an invoice and its payment."""
     payment, charge = (dig(_object(n), f"payment.{name}") for name in ("payment_intent", "charge"))
-    links = (
-        ("invoice", _object(n)["invoice"]),
-        ("payment", payment),
-        ("charge", charge),
-        ("origin", payment or charge),
-    )
-    yield Learned(keys=keys(*links))
+    yield Learned(keys=keys(("invoice", _object(n)["invoice"]), ("payment", payment), ("charge", charge)), same=True)
+    yield Learned(keys=keys(("origin", payment or charge)), marks=(OF_INVOICE,))
 
 
 @provider.on("credit_note.created")

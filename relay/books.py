@@ -189,6 +189,8 @@ class Report:
     """What the books and the destination say of the same time."""
 
     lines: tuple[Line, ...]
+    #: Connected accounts that have events, and whose books were not read: their events were left out.
+    unread_accounts: tuple[str, ...] = ()
 
     @property
     def is_equal(self) -> bool:
@@ -238,7 +240,6 @@ def compare(
     `is_net`: the events carry their revenue without the tax that they name. `tolerance` is in major units.
     """
     first = sale[0]
-    told = tuple({one.row: one for one in told}.values())
     books = sum((entry.amount for entry in sale), _NOTHING)
     if is_net and first.kind == "payment":
         books -= sum((one.tax for one in told), _NOTHING)
@@ -266,7 +267,7 @@ def compare(
         books=books,
         currency=first.currency,
         accepted=accepted,
-        told=told,
+        told=tuple(told),
     )
 
 
@@ -288,3 +289,26 @@ def extra(told: Told, account: str) -> Line:
 def known_as(entry: Entry, names: Sequence[str]) -> Entry:
     """The entry under more names."""
     return replace(entry, keys=tuple(dict.fromkeys((*entry.keys, *names))))
+
+
+def parted(key: str) -> tuple[str, str, str]:
+    """Account (or ""), kind and id of a once key: `acct_1/payment:pi_1`."""
+    account, _, rest = key.partition("/") if "/" in key.partition(":")[0] else ("", "", key)
+    kind, _, id_ = rest.partition(":")
+    return account, kind, id_
+
+
+# --- what is kept of a report, for the metric -------------------------------------------------------------------------
+
+#: Before the source's slug, the name of the bookmark that holds it.
+RECONCILED = "reconciled:"
+
+
+def note_of(report: Report) -> str:
+    """The drift by currency, as JSON."""
+    return json.dumps({"drift": {currency: str(total.drift) for currency, total in report.totals().items()}})
+
+
+def drift_of(note: str) -> dict[str, Decimal]:
+    """By currency, the drift that `note_of` wrote."""
+    return {currency: Decimal(drift) for currency, drift in json.loads(note)["drift"].items()}

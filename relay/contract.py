@@ -110,8 +110,11 @@ class Draft:
     metadata: Mapping[str, Any] = _field(default_factory=dict)
     #: Entities (`subscription:sub_1`) that may know the person and the attribution better, best first.
     joins: tuple[str, ...] = ()
-    #: Until one of `joins` is known, the event waits in the store, up to the source's deadline.
+    #: Until the first of `joins` is known, the event waits in the store, up to the source's deadline. It takes its once
+    #: keys when it leaves: whatever tells the same fact meanwhile goes first.
     waits: bool = False
+    #: Marks of a joined entity which say that another notification tells this fact: then this one is its duplicate.
+    unless: tuple[str, ...] = ()
     #: One of the provider's options: the draft counts only for sources that enable it.
     option: str | None = None
     #: By mark of a joined entity, what this draft becomes (the first payment after a trial).
@@ -126,8 +129,10 @@ class Learned:
     keys: tuple[str, ...]
     person: Person = NOBODY
     metadata: Mapping[str, Any] = _field(default_factory=dict)
-    #: Words that `Draft.variants` reacts to (`trial`).
+    #: Words that `Draft.variants` and `Draft.unless` react to (`trial`).
     marks: tuple[str, ...] = ()
+    #: The keys are names of one thing (an invoice and its payment): what is known of one is known of all, from now on.
+    same: bool = False
 
 
 Mapper = Callable[[Notification], Iterable["Draft | Learned"]]

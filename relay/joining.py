@@ -27,8 +27,7 @@ JOINED = "joined"
 def complete(sealed: Sealed, entities: Sequence[Entity], *, is_free: Callable[[str], bool]) -> Sealed:
     """The event with what the entities of its joins know, in the order of the joins.
 
-    `is_free` says of a variant's once key that no earlier event took it: otherwise the variant is not applied. The
-    event waits no longer as soon as one of the entities tells who it was.
+    `is_free` says of a variant's once key that no earlier event took it: otherwise the variant is not applied.
     """
     known = list(_joined(sealed, entities))
     if not known:
@@ -51,10 +50,9 @@ def complete(sealed: Sealed, entities: Sequence[Entity], *, is_free: Callable[[s
     name, once = event.event_name, sealed.once
     if variant is not None and is_free(variant.once):
         name, once = variant.name, (*once, variant.once)
-    waits = sealed.waits and not any(entity.tells_who for entity in known)
     is_news = identity is not sealed.identity or url != event.url or len(properties) > len(event.properties)
     if not is_news and once is sealed.once:
-        return sealed if waits == sealed.waits else replace(sealed, waits=waits)
+        return sealed
     update = {"event_name": name, "user_id": identity.user_id, "url": url, "properties": properties}
     event = event.model_copy(update=update)
     return replace(
@@ -63,9 +61,13 @@ def complete(sealed: Sealed, entities: Sequence[Entity], *, is_free: Callable[[s
         payload=to_json(event),
         identity=identity,
         once=once,
-        waits=waits,
         variants={} if once is not sealed.once else sealed.variants,
     )
+
+
+def is_told_elsewhere(sealed: Sealed, entities: Sequence[Entity]) -> bool:
+    """Whether one of its entities says that another notification tells this fact."""
+    return any(mark in entity.marks for entity in _joined(sealed, entities) for mark in sealed.unless)
 
 
 def _variant_of(sealed: Sealed, known: Sequence[Entity]) -> Variant | None:
@@ -97,6 +99,7 @@ def dump_waiting(sealed: Sealed) -> bytes:
             "identity": [sealed.identity.user_id, sealed.identity.rank, sealed.identity.by],
             "joins": sealed.joins,
             "waits": sealed.waits,
+            "unless": sealed.unless,
             "variants": [[mark, variant.name, variant.once] for mark, variant in sealed.variants.items()],
             "findings": [[finding.field, finding.kind] for finding in sealed.findings],
         }
@@ -117,6 +120,7 @@ def load_waiting(stored: bytes) -> Sealed:
         identity=Identity(user_id, rank, by),
         joins=tuple(pieces["joins"]),
         waits=pieces["waits"],
+        unless=tuple(pieces["unless"]),
         variants={mark: Variant(name=name, once=once) for mark, name, once in pieces["variants"]},
         findings=tuple(_finding(field, kind) for field, kind in pieces["findings"]),
     )

@@ -32,7 +32,7 @@ _TELLING_TEXT = re.compile(
 )
 
 #: Louder than their worth: the relay counts what they tell line by line, and a query string may hold a credential.
-_QUIET = ("uvicorn.access", "httpx", "httpcore", "asyncio")
+_QUIET = ("alembic", "uvicorn.access", "httpx", "httpcore", "asyncio")
 
 
 def configure(log_format: Format, level: Level, *, stream: TextIO | None = None) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.platform_collector import PlatformCollector
@@ -83,6 +84,14 @@ class Metrics:
             "relay_outbox_oldest_seconds", "Age of the oldest event that is not sent.", ["destination"],
             registry=registry,
         )  # fmt: skip
+        self.drift = Gauge(
+            "relay_drift", "What the destination accepted beyond the provider's books, in major units.",
+            ["source", "currency"], registry=registry,
+        )  # fmt: skip
+        self.reconciled = Gauge(
+            "relay_reconciled_timestamp_seconds", "When a source was last compared with its provider's books.",
+            ["source"], registry=registry,
+        )  # fmt: skip
         self._types_seen: dict[str, set[str]] = {}
 
     def saw_unmapped(self, source: str, kind: str) -> None:
@@ -100,6 +109,13 @@ class Metrics:
                 self.outbox.labels(depth.destination, state).set(getattr(depth, state))
             age_ms = 0 if depth.oldest_ms is None else max(0, now_ms - depth.oldest_ms)
             self.outbox_age.labels(depth.destination).set(age_ms / 1000)
+
+    def show_drift(self, source: str, drift: Mapping[str, Decimal], *, at_ms: int) -> None:
+        """Refresh the gauges of a source's last reconciliation, in which these were the currencies."""
+        self.drift.remove_by_labels({"source": source})
+        for currency, amount in drift.items():
+            self.drift.labels(source, currency).set(float(amount))
+        self.reconciled.labels(source).set(at_ms / 1000)
 
     def render(self) -> bytes:
         """The Prometheus text format."""

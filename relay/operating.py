@@ -14,6 +14,7 @@ from pathlib import Path
 
 import structlog
 
+from relay.books import RECONCILED, drift_of
 from relay.contract import Delivery, Provider
 from relay.mapping import map_delivery
 from relay.metrics import Metrics
@@ -125,9 +126,12 @@ class Keeper:
             await asyncio.sleep(_BREATH_S)
 
     async def depths(self) -> Sequence[Depth]:
-        """The outbox now, in the gauges too."""
+        """The outbox now, in the gauges too, beside the drift that each source had when it was last reconciled."""
         depths = await self._store.depths()
         self._metrics.show_outbox(depths, now_ms=self._clock())
+        for name, bookmark in (await self._store.bookmarks(RECONCILED)).items():
+            drift = drift_of(bookmark.position)
+            self._metrics.show_drift(name.removeprefix(RECONCILED), drift, at_ms=bookmark.noted_at_ms)
         return depths
 
 

@@ -27,6 +27,7 @@ from relay.sealing import SourcePolicy
 from relay.sources import Source
 from relay.store import open_store
 from relay.store.base import Arrival, Mapped, Receipt, Store
+from relay.store.schema import Outcome
 from relay.vault import Vault
 
 START_MS = 1_795_000_000_000
@@ -124,6 +125,10 @@ class Rehearsal:
         slug = f"{self.provider.name}-{next(self._numbers)}"
         return Life(self, replace(self.source, slug=slug, destination=slug, test_destination=slug))
 
+    def map(self, delivery: Delivery) -> list[Mapped]:
+        """What becomes of a delivery before it is committed, as if its signature had been verified."""
+        return map_delivery(self.provider, self.source, delivery, received_at_ms=self.clock.now_ms)
+
     def commit(self, arrivals: Iterable[Arrival]) -> list[Receipt | BaseException]:
         """Arrivals that come at the same moment share a commit; each has its own outcome."""
 
@@ -131,6 +136,11 @@ class Rehearsal:
             return await asyncio.gather(*map(self._store.accept, arrivals), return_exceptions=True)
 
         return self._runner.run(accept_all())
+
+    def is_kept(self, life: Life, outcome: Outcome) -> bool:
+        """Whether something that the source was told is kept for a later mapping."""
+        kept = self._runner.run(self._store.unmapped(outcome=outcome, limit=_BATCH))
+        return any(delivery.source == life.source.slug for delivery in kept)
 
     def pass_time(self, seconds: int) -> None:
         """What has waited too long goes without the fact that it waited for."""

@@ -70,7 +70,7 @@ class Case:
 
 def cases_of(provider: Provider, mappers_dir: Path | None) -> list[Case]:
     """All cases of the types that this provider maps, the plainest of each type first. Raises `SampleError`."""
-    found = [_read(file, provider) for folder in _folders(provider.name, mappers_dir) for file in _files(folder)]
+    found = [read_case(file, provider) for folder in _folders(provider.name, mappers_dir) for file in _files(folder)]
     mapped = [case for case in found if case.type in provider.mappers]
     return sorted(mapped, key=_plainness)
 
@@ -95,7 +95,8 @@ def _files(folder: Traversable) -> list[Traversable]:
     return sorted((file for file in folder.iterdir() if file.name.endswith(".json")), key=lambda file: file.name)
 
 
-def _read(file: Traversable, provider: Provider) -> Case:
+def read_case(file: Traversable, provider: Provider) -> Case:
+    """The case of this file. Raises `SampleError`."""
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
         fresh = {name: tuple(values) for name, values in raw.get("fresh", {}).items()}

@@ -21,7 +21,7 @@ from relay import guard
 from relay.contract import Draft, EventType, Learned, Notification, Scalar, UnmappableError, Variant
 from relay.event import MAX_PROPERTIES, MAX_URL, URL_PATTERN, Event, problems_of, to_json
 from relay.guard import REDACTED, Finding
-from relay.identity import FALLBACK_RANK, METADATA_KEYS, RULES, Identity, IdentityPolicy, Rule, resolve
+from relay.identity import METADATA_KEYS, RULES, Identity, IdentityPolicy, Rule, resolve
 from relay.money import exponent, from_major
 
 #: The metadata keys that tell where a person came from: they always go out.
@@ -109,7 +109,10 @@ class Sealed:
     identity: Identity
     #: The keys of the entities that may know more, best first.
     joins: tuple[str, ...] = ()
+    #: Until the first of `joins` is known.
     waits: bool = False
+    #: Marks of a joined entity that make this a duplicate of what is told elsewhere.
+    unless: tuple[str, ...] = ()
     variants: Mapping[str, Variant] = field(default_factory=dict)
     findings: tuple[Finding | Adjusted, ...] = ()
 
@@ -134,22 +137,20 @@ class Entity:
     #: Allow-listed metadata, and under `url` the landing URL.
     attribution: Mapping[str, str]
     marks: frozenset[str] = frozenset()
+    #: The keys that name the same thing: whoever learns of one of them learns of all.
+    names: frozenset[str] = frozenset()
 
     def merged(self, later: Entity) -> Entity:
-        """With what was learned later: a person by a better rule, attribution that was lacking, marks."""
-        better = later if later.user_id is not None and later.rank < self.rank else self
+        """With what was learned later: a person by a rule as good or better, attribution that was lacking, marks."""
+        better = later if later.user_id is not None and later.rank <= self.rank else self
         return replace(
             self,
             user_id=better.user_id,
             rank=better.rank,
             attribution={**later.attribution, **self.attribution},
             marks=self.marks | later.marks,
+            names=self.names | later.names,
         )
-
-    @property
-    def tells_who(self) -> bool:
-        """Whether it knows a user whom the site knows too: what a waiting event waits for."""
-        return self.user_id is not None and self.rank < FALLBACK_RANK
 
 
 def event_id_of(source: str, account: str, once: str) -> str:
@@ -218,7 +219,8 @@ def seal(draft: Draft, notification: Notification, policy: SourcePolicy) -> Seal
         payload=to_json(event),
         identity=identity,
         joins=tuple([within(account, key) for key in draft.joins]),
-        waits=draft.waits,
+        waits=draft.waits and bool(draft.joins),
+        unless=draft.unless,
         variants={mark: replace(to, once=within(account, to.once)) for mark, to in draft.variants.items()},
         findings=findings,
     )
@@ -236,12 +238,14 @@ def learn(learned: Learned, notification: Notification, policy: SourcePolicy) ->
         user_id, url = cleaned.user_id, cleaned.url
         attribution = {key: str(text) for key, text in cleaned.properties.items() if text != REDACTED}
     attribution = {key: text[:LONGEST_TEXT] for key, text in attribution.items()}
+    keys = tuple([within(account, key) for key in learned.keys])
     return Entity(
-        keys=tuple([within(account, key) for key in learned.keys]),
+        keys=keys,
         user_id=user_id,
         rank=identity.rank,
         attribution=attribution | {URL: url} if url else attribution,
         marks=frozenset(learned.marks),
+        names=frozenset(keys) if learned.same else frozenset(),
     )
 
 

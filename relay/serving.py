@@ -100,6 +100,7 @@ async def serve(
     host: str,
     port: int,
     grace_s: int = 10,
+    keep_alive_s: int = 75,
     started: Callable[[Served], None] = lambda _served: None,
 ) -> None:
     """Serve `app` until SIGINT or SIGTERM, then stop gracefully; a second signal stops at once. Raises `StartError`."""
@@ -112,7 +113,7 @@ async def serve(
     for number in _SIGNALS:
         loop.add_signal_handler(number, on_signal)
     try:
-        async with serving(app, host=host, port=port, grace_s=grace_s, hurry=hurry) as served:
+        async with serving(app, host=host, port=port, grace_s=grace_s, keep_alive_s=keep_alive_s, hurry=hurry) as served:
             started(served)
             await stop.wait()
     finally:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
+import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from relay.cli import app
 from relay.store.base import Store
@@ -42,6 +45,19 @@ def command(tmp_path: Path) -> Commands:
             "RELAY_DATABASE_URL": f"sqlite:///{tmp_path / 'relay.db'}",
         },
     )
+
+
+@pytest.fixture
+def invoke(command: Commands, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """The same within this process, which saves the start of one: for commands that only look."""
+    monkeypatch.chdir(command.folder)
+    for name in [name for name in os.environ if name.startswith(("RELAY_", "OAA_"))]:
+        monkeypatch.delenv(name)
+
+    def run(*words: str, **variables: str) -> Result:
+        return CliRunner().invoke(app, words, env={**command.variables, **variables})
+
+    return run
 
 
 # --- all of them ------------------------------------------------------------------------------------------------------
@@ -165,11 +181,11 @@ async def test_a_wrong_secret_is_refused_and_exits_with_1(command: Commands, rel
     assert ended.out.startswith("401 ")
 
 
-async def test_an_unknown_type_is_answered_with_those_that_there_are(command: Commands) -> None:
-    ended = await command("send", "acme", "payment.capture")
+def test_an_unknown_type_is_answered_with_those_that_there_are(invoke: Callable[..., Result]) -> None:
+    ended = invoke("send", "acme", "payment.capture")
 
-    assert 2 == ended.code
-    assert "Did you mean payment.captured? Acme Pay has:\n  payment.captured" in ended.err
+    assert 2 == ended.exit_code
+    assert "Did you mean payment.captured? Acme Pay has:\n  payment.captured" in ended.stderr
 
 
 async def test_without_a_relay_it_says_so(command: Commands) -> None:
@@ -181,21 +197,21 @@ async def test_without_a_relay_it_says_so(command: Commands) -> None:
     assert "Does the relay run there?" in ended.err
 
 
-async def test_the_samples_can_be_listed(command: Commands) -> None:
-    ended = await command("send", "acme", "--list", "--json")
+def test_the_samples_can_be_listed(invoke: Callable[..., Result]) -> None:
+    ended = invoke("send", "acme", "--list", "--json")
 
     assert [
         {"provider": "acme", "type": "payment.captured", "variant": "card", "about": "A card payment was captured.",
          "option": None}
-    ] == ended.json  # fmt: skip
+    ] == json.loads(ended.stdout)  # fmt: skip
 
 
 # --- looking ----------------------------------------------------------------------------------------------------------
 
 
-async def test_providers_tells_a_script_all_about_each(command: Commands) -> None:
-    ended = await command("providers", "--json")
-    (found,) = (provider for provider in ended.json if provider["name"] == "acme")
+def test_providers_tells_a_script_all_about_each(invoke: Callable[..., Result]) -> None:
+    ended = invoke("providers", "--json")
+    (found,) = (provider for provider in json.loads(ended.stdout) if provider["name"] == "acme")
 
     assert {
         "name": "acme",
@@ -214,17 +230,17 @@ async def test_providers_tells_a_script_all_about_each(command: Commands) -> Non
     } == found
 
 
-async def test_hash_shows_what_is_sent_for_an_address(command: Commands) -> None:
+def test_hash_shows_what_is_sent_for_an_address(invoke: Callable[..., Result]) -> None:
     plain = hashlib.sha256(b"buyer@example.com").hexdigest()
     keyed = hmac.digest(b"a key of sixteen.", b"buyer@example.com", "sha256").hex()
 
-    ended = await command("hash", " Buyer@Example.com ", "--json", RELAY_HASH_KEY="a key of sixteen.")
+    ended = invoke("hash", " Buyer@Example.com ", "--json", RELAY_HASH_KEY="a key of sixteen.")
 
     assert {
         "normalised": "buyer@example.com",
         "sent": [{"user_id": keyed, "hash": "HMAC-SHA256 with RELAY_HASH_KEY", "sources": ["acme"]}],
         "sha256": plain,
-    } == ended.json
+    } == json.loads(ended.stdout)
 
 
 async def test_doctor_exits_with_1_for_a_problem(command: Commands) -> None:
@@ -235,11 +251,11 @@ async def test_doctor_exits_with_1_for_a_problem(command: Commands) -> None:
     assert {"level", "subject", "words", "remedy"} == set(ended.json["findings"][0])
 
 
-async def test_doctor_tells_what_is_wrong_with_the_settings(command: Commands) -> None:
-    ended = await command("doctor", RELAY_PRT="1")
+def test_doctor_tells_what_is_wrong_with_the_settings(invoke: Callable[..., Result]) -> None:
+    ended = invoke("doctor", RELAY_PRT="1")
 
-    assert 1 == ended.code
-    assert "problem settings: RELAY_PRT is not a setting" in ended.out
+    assert 1 == ended.exit_code
+    assert "problem settings: RELAY_PRT is not a setting" in ended.stdout
 
 
 # --- what is kept -----------------------------------------------------------------------------------------------------
@@ -338,11 +354,10 @@ class TestHeldBatches:
         outbox = await command("outbox", "--json")
         arrived = await command("outbox", "release", batches[0], "--accepted")
         missing = await command("outbox", "release", batches[1], "--resend")
-        gone = await command("outbox", "release", batches[0], "--resend")
 
         assert 2 == outbox.json["destinations"][0]["held"]
         assert sorted(batches) == sorted(batch["batch"] for batch in outbox.json["batches"])
-        assert (0, 0, 1) == (arrived.code, missing.code, gone.code)
+        assert (0, 0) == (arrived.code, missing.code)
         assert [EventState.BATCHED, EventState.SENT] == [event.state for event in await store.events()]
 
 

@@ -10,10 +10,11 @@ import orjson
 import pytest
 from pydantic import SecretStr
 
-from relay.contract import Delivery
+from relay.contract import Delivery, Draft, Learned
 from relay.mapping import map_delivery
 from relay.registry import load_providers
 from relay.settings import load
+from relay.sources import slug_of
 from relay.store.schema import Outcome
 from relay.variables import Variables, variable
 
@@ -39,6 +40,22 @@ def settings_table() -> str:
         meaning = (field.description or "").replace("|", "\\|")
         rows.append(f"| `{variable(name)}` | {shown} | {meaning} |")
     return "\n".join(rows) + "\n"
+
+
+def providers_table() -> str:
+    """The table of the README, from the registry itself."""
+    rows = ["| provider | source | signature | becomes events |", "|---|---|---|---|"]
+    for provider in load_providers(None).values():
+        page = f"[{provider.title}](docs/providers/{provider.name}.md)"
+        rows.append(
+            f"| {page} | `/webhooks/{slug_of(provider.name)}` | {provider.verifier.family} "
+            f"| {len(provider.mappers)} types |"
+        )
+    return "\n".join(rows) + "\n"
+
+
+def test_the_readme_lists_the_providers_as_they_are() -> None:
+    assert f"<!-- providers:begin -->\n{providers_table()}<!-- providers:end -->" in (ROOT / "README.md").read_text()
 
 
 def test_each_setting_is_in_the_documentation_as_it_is() -> None:
@@ -77,6 +94,8 @@ def test_the_guides_case_says_what_the_guides_mapper_yields(tmp_path: Path, case
 
     learned, draft = provider.mappers[notification.type](notification)
 
+    assert isinstance(learned, Learned)
+    assert isinstance(draft, Draft)
     (expected,) = case["drafts"]
     assert str(draft.revenue) == expected["revenue"]
     assert list(draft.once) == expected["once"]

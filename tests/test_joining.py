@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import given, strategies as st
 from relay.contract import Draft, Learned, Notification, Person, Variant, conversion
 from relay.guard import Finding
 from relay.identity import hash_email
-from relay.joining import complete, dump_waiting, load_waiting
+from relay.joining import complete, dump_waiting, is_told_elsewhere, load_waiting
 from relay.personal import Kind
 from relay.sealing import Adjusted, Entity, Sealed, SourcePolicy, learn, seal
 
@@ -99,11 +100,12 @@ def test_a_customer_id_from_elsewhere_is_marked_as_the_last_resort() -> None:
     assert done.event.user_id == sealed(invoice()).event.user_id
 
 
-def test_the_waiting_ends_when_somebody_tells_who() -> None:
-    waiting = sealed(invoice())
+def test_a_mark_says_that_the_fact_is_told_elsewhere() -> None:
+    waiting = replace(sealed(invoice()), unless=("of_invoice",))
 
-    assert joined(waiting, entity("customer:1", person=Person(customer_id="cus_1"), marks=("trial",))).waits
-    assert not joined(waiting, entity("customer:1", person=Person(email="buyer@example.com"))).waits
+    assert is_told_elsewhere(waiting, [entity("customer:1", marks=("of_invoice",))])
+    assert not is_told_elsewhere(waiting, [entity("customer:1", marks=("trial",))])
+    assert not is_told_elsewhere(waiting, [entity("customer:2", marks=("of_invoice",))])
 
 
 def test_entities_of_other_keys_are_left_aside() -> None:

@@ -449,7 +449,6 @@ def test_what_is_learned_is_kept_as_hashes() -> None:
     assert (found.user_id, found.rank) == (BUYER_HASH, 2)
     assert found.attribution == {"utm_source": "news", "url": "https://shop.example.com/"}
     assert found.marks == {"trial"}
-    assert found.tells_who
 
 
 def test_personal_data_in_attribution_is_not_learned() -> None:
@@ -462,7 +461,6 @@ def test_a_customer_id_alone_does_not_tell_who() -> None:
     found = learn(Learned(keys=("customer:1",), person=Person(customer_id="cus_1")), said(), POLICY)
 
     assert found.rank == FALLBACK_RANK
-    assert not found.tells_who
     assert learn(Learned(keys=("customer:1",)), said(), POLICY).rank == NOBODY_RANK
 
 

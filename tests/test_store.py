@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from relay.contract import Learned, Person, Variant
+from relay.identity import hash_email
 from relay.store.base import Batch, DestinationState, Store
 from relay.store.schema import EventState, Outcome
 from tests.things import DAY, NOON, Clock, arrival, mapped, purchase, sale
@@ -300,6 +301,68 @@ class TestJoining:
         names = [orjson.loads(event.payload)["event_name"] for event in (await claim(store)).events]
 
         assert names == ["trial_converted", "purchase"]
+
+
+    async def test_a_waiting_event_takes_its_keys_when_it_leaves_so_that_another_may_tell_the_fact_first(
+        self, store: Store, clock: Clock
+    ) -> None:
+        waiting = purchase(1, joins=("origin:1",), waits=True)
+        await store.accept(arrival(mapped(1, waiting, wait_until_ms=NOON + 1000)))
+
+        told = await store.accept(arrival(mapped(2, purchase(1, properties={"order_id": "from_the_invoice"}))))
+        clock.advance(ms=1000)
+
+        assert (told.events, told.duplicates) == (1, 0)
+        assert await store.release_overdue() == set()
+        assert orders(await claim(store)) == ["from_the_invoice"]
+        assert len(await store.events()) == 1
+
+    async def test_of_two_that_wait_to_tell_the_same_one_leaves(self, store: Store, clock: Clock) -> None:
+        for number in (1, 2):
+            waiting = purchase(1, joins=("origin:1",), waits=True)
+            await store.accept(arrival(mapped(number, waiting, wait_until_ms=NOON + 1000)))
+        clock.advance(ms=1000)
+
+        await store.release_overdue()
+
+        assert orders(await claim(store)) == ["order_1"]
+
+    async def test_a_mark_of_its_entity_makes_an_event_a_duplicate_of_what_is_told_elsewhere(
+        self, store: Store
+    ) -> None:
+        waiting = purchase(1, joins=("origin:1",), waits=True, unless=("of_invoice",))
+        await store.accept(arrival(mapped(1, waiting, wait_until_ms=NOON + 1000)))
+
+        await store.accept(arrival(mapped(2, learned=[Learned(keys=("origin:1",), marks=("of_invoice",))])))
+        late = await store.accept(arrival(mapped(3, waiting, wait_until_ms=NOON + 1000)))
+
+        assert await nothing_to_claim(store)
+        assert late.duplicates == 1
+
+    async def test_only_the_first_of_its_joins_ends_the_wait(self, store: Store) -> None:
+        waiting = purchase(1, joins=("subscription:1", "customer:1"), waits=True)
+        await store.accept(arrival(mapped(1, waiting, wait_until_ms=NOON + 1000)))
+
+        await store.accept(arrival(mapped(2, learned=[customer("a@example.com", "customer:1")])))
+        assert await nothing_to_claim(store)
+        await store.accept(arrival(mapped(3, learned=[Learned(keys=("subscription:1",))])))
+
+        payload = orjson.loads((await claim(store)).events[0].payload)
+        assert payload["properties"]["utm_source"] == "news"
+
+    @pytest.mark.parametrize("link_comes_first", [True, False])
+    async def test_what_is_learned_of_one_name_of_a_thing_is_known_of_all(
+        self, store: Store, *, link_comes_first: bool
+    ) -> None:
+        link = Learned(keys=("invoice:1", "payment:1"), same=True)
+        facts = [link, customer("late@example.com", "invoice:1")]
+        for number, fact in enumerate(facts if link_comes_first else reversed(facts)):
+            await store.accept(arrival(mapped(number, learned=[fact])))
+
+        await store.accept(arrival(mapped(9, purchase(9, person=Person(), joins=("payment:1",)))))
+
+        payload = orjson.loads((await claim(store)).events[0].payload)
+        assert payload["user_id"] == hash_email("late@example.com")
 
 
 class TestKeeping:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import structlog
 from sqlalchemy import ColumnElement, Connection, Select, delete, func, literal_column, or_, select, update
 
 from relay.ids import first_at, made_at_ms
 from relay.store.base import BatchRow, Depth, EventRow, Kept
 from relay.store.ledger import unpack
 from relay.store.lookup import event_row, event_rows
-from relay.store.outbox import among, packed
 from relay.store.schema import (
     BatchState,
     EventState,
@@ -24,9 +24,10 @@ from relay.store.schema import (
     events,
     keys,
     notifications,
-    waits,
 )
-from relay.vault import Vault
+from relay.vault import Vault, VaultError
+
+log = structlog.get_logger("relay.store")
 
 #: Rows per step of the prune: a step must never keep receiving waiting for long.
 _PIECE = 500
@@ -42,30 +43,28 @@ class Desk:
 
     # --- waiting events ---
 
-    def release_overdue(self, connection: Connection, *, now_ms: int) -> set[str]:
-        overdue = (
-            select(events.c.id, events.c.destination)
+    def overdue(self, connection: Connection, *, now_ms: int) -> Sequence[int]:
+        """Events whose wait is over, the longest first."""
+        return connection.execute(
+            select(events.c.id)
             .where(events.c.state == EventState.WAITING, events.c.due_at_ms <= now_ms)
-            .order_by(events.c.due_at_ms)
+            .order_by(events.c.due_at_ms, events.c.id)
             .limit(_PIECE)
             .with_for_update(skip_locked=True)
-        )
-        rows = connection.execute(overdue).all()
-        if rows:
-            ids = packed([row for row, _ in rows], dialect=self._dialect)
-            connection.execute(
-                update(events)
-                .where(among(events.c.id, dialect=self._dialect), events.c.state == EventState.WAITING)
-                .values(state=EventState.PENDING.value, pieces=None, due_at_ms=None),
-                {"ids": ids},
-            )
-            connection.execute(delete(waits).where(among(waits.c.event, dialect=self._dialect)), {"ids": ids})
-        return {destination for _, destination in rows}
+        ).scalars().all()  # fmt: skip
 
     # --- what could not be mapped ---
 
     def unmapped(self, connection: Connection, *, outcome: Outcome, after: int, limit: int) -> Sequence[Kept]:
-        found = connection.execute(
+        while True:
+            page = self._unmapped_page(connection, outcome, after, limit)
+            kept = [one for delivery in page if (one := self._kept(connection, delivery)) is not None]
+            if kept or not page:
+                return kept
+            after = page[-1]
+
+    def _unmapped_page(self, connection: Connection, outcome: Outcome, after: int, limit: int) -> Sequence[int]:
+        return connection.execute(
             select(notifications.c.delivery)
             .join(deliveries, deliveries.c.id == notifications.c.delivery)
             .where(
@@ -76,12 +75,15 @@ class Desk:
             .group_by(notifications.c.delivery)
             .order_by(notifications.c.delivery)
             .limit(limit)
-        ).scalars()
-        return [self._kept(connection, delivery) for delivery in found.all()]
+        ).scalars().all()  # fmt: skip
 
-    def _kept(self, connection: Connection, delivery: int) -> Kept:
+    def _kept(self, connection: Connection, delivery: int) -> Kept | None:
         row = connection.execute(select(deliveries).where(deliveries.c.id == delivery)).mappings().one()
-        headers, body = unpack(self._vault.open(row["content"], row=delivery))
+        try:
+            headers, body = unpack(self._vault.open(row["content"], row=delivery))
+        except VaultError as error:
+            log.warning("a kept body cannot be read and is left as it is", delivery=delivery, reason=str(error))
+            return None
         parked = connection.execute(
             select(notifications.c.notification_id, notifications.c.id).where(
                 notifications.c.delivery == delivery, notifications.c.outcome.in_(_UNMAPPED)

@@ -6,14 +6,15 @@ arrival. Pure: both backends write the same rows, each in its own way.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import orjson
 
 from relay.ids import RowIds
-from relay.joining import complete, dump_waiting
+from relay.joining import complete, dump_waiting, is_told_elsewhere
 from relay.sealing import Entity, Sealed
 from relay.store.base import Arrival, Mapped, Outgoing, Receipt
 from relay.store.schema import EventState, Outcome
@@ -24,6 +25,8 @@ Key = tuple[str, str]
 
 NOTIFICATION = "n:"
 FACT = "f:"
+#: The event of a duplicate whose fact is told by a notification that is still to come.
+NO_EVENT = 0
 
 
 @dataclass(slots=True)
@@ -61,15 +64,13 @@ def wanted_keys(arrivals: Iterable[Arrival]) -> list[Key]:
         for mapped in arrival.notifications:
             wanted.append((arrival.source, NOTIFICATION + mapped.notification_id))
             for outgoing in mapped.events:
-                sealed = outgoing.sealed
-                wanted.extend((arrival.source, FACT + key) for key in sealed.once)
-                wanted.extend(variant_keys(arrival.source, sealed))
+                wanted.extend(fact_keys(arrival.source, outgoing.sealed))
     return wanted
 
 
-def variant_keys(source: str, sealed: Sealed) -> list[Key]:
-    """The keys that the event would take as one of its variants."""
-    return [(source, FACT + variant.once) for variant in sealed.variants.values()]
+def fact_keys(source: str, sealed: Sealed) -> list[Key]:
+    """The keys that the event would take, as it is and as one of its variants."""
+    return [(source, FACT + key) for key in (*sealed.once, *(variant.once for variant in sealed.variants.values()))]
 
 
 def wanted_entities(arrivals: Iterable[Arrival]) -> list[Key]:
@@ -138,53 +139,73 @@ class Ledger:
         self.rows.keys.append((*key, ref))
 
     def _learn(self, source: str, learned: Entity) -> None:
-        for name in learned.keys:
-            key = (source, name)
-            before = self._known.get(key)
-            entity = learned if before is None else before.merged(learned)
-            if entity != before:
-                self._known[key] = self.rows.entities[key] = entity
+        if learned.names:  # names of one thing: what was known of any of them is known of all
+            before = [self._known[source, name] for name in learned.keys if (source, name) in self._known]
+            learned = reduce(lambda later, earlier: earlier.merged(later), before, learned)
+        todo, done = [*learned.keys, *learned.names], set[str]()
+        while todo:
+            name = todo.pop()
+            if name in done:
+                continue
+            done.add(name)
+            entity = self._known.get((source, name))
+            better = learned if entity is None else entity.merged(learned)
+            if better != entity:
+                self._known[source, name] = self.rows.entities[source, name] = better
+            todo.extend(better.names)
 
     def _tell(self, source: str, notification: int, outgoing: Outgoing, receipt: Receipt) -> None:
         sealed = outgoing.sealed
-        holder = next(((key, self._taken[source, FACT + key]) for key in sealed.once
-                       if (source, FACT + key) in self._taken), None)  # fmt: skip
-        if holder is not None:
-            key, event = holder
-            receipt.duplicates += 1
-            self.rows.duplicates.append((self._ids.next(), notification, source, sealed.event.event_name, key, event))
-        else:
-            event = self._send(source, notification, outgoing, receipt)
-        for key in sealed.once:
-            if (source, FACT + key) not in self._taken:
-                self._spend((source, FACT + key), event)
-
-    def _send(self, source: str, notification: int, outgoing: Outgoing, receipt: Receipt) -> int:
-        sealed = outgoing.sealed
         event = self._ids.next()
+        waits = sealed.waits and outgoing.wait_until_ms is not None and (source, sealed.joins[0]) not in self._known
+        if self._is_duplicate(source, notification, sealed):
+            receipt.duplicates += 1
+            return
         state, pieces, due = EventState.PENDING, None, None
-        entities = [self._known[source, key] for key in sealed.joins if (source, key) in self._known]
-        if entities:
-            sealed = self.completed(source, sealed, entities, event)
-        if sealed.waits and outgoing.wait_until_ms is not None:
+        if waits:
             state, pieces, due = EventState.WAITING, dump_waiting(sealed), outgoing.wait_until_ms
-            self.rows.waits.extend((source, key, event) for key in sealed.joins)
-        if state is EventState.PENDING:
+            self.rows.waits.append((source, sealed.joins[0], event))
+        else:
+            sealed = self._take_keys(source, sealed, event)
             receipt.destinations.add(outgoing.destination)
         receipt.events += 1
         self.rows.events.append(
             (event, notification, source, outgoing.destination, sealed.event_id, sealed.event.event_name, state.value,
              sealed.payload, pieces, due)
         )  # fmt: skip
-        return event
 
-    def completed(self, source: str, sealed: Sealed, entities: Sequence[Entity], event: int) -> Sealed:
-        """The event with what its entities know; a variant's key is spent with it."""
-        done = complete(sealed, entities, is_free=lambda key: (source, FACT + key) not in self._taken)
-        for key in done.once:
-            if key not in sealed.once:
-                self._spend((source, FACT + key), event)
-        return done
+    def release(self, source: str, notification: int, event: int, sealed: Sealed) -> Sealed | None:
+        """A waiting event as it leaves now; None where its fact was told meanwhile."""
+        if self._is_duplicate(source, notification, sealed):
+            return None
+        return self._take_keys(source, sealed, event)
+
+    def _is_duplicate(self, source: str, notification: int, sealed: Sealed) -> bool:
+        """Whether the fact is told by another event; noted, and then its other keys are names of that one too."""
+        taken = [(key, self._taken[source, FACT + key]) for key in sealed.once if (source, FACT + key) in self._taken]
+        if taken:
+            key, event = taken[0]
+            for other in sealed.once:
+                if (source, FACT + other) not in self._taken:
+                    self._spend((source, FACT + other), event)
+        elif sealed.unless and is_told_elsewhere(sealed, self._entities(source, sealed)):
+            key, event = sealed.once[0], NO_EVENT
+        else:
+            return False
+        self.rows.duplicates.append((self._ids.next(), notification, source, sealed.event.event_name, key, event))
+        return True
+
+    def _entities(self, source: str, sealed: Sealed) -> list[Entity]:
+        return [self._known[source, key] for key in sealed.joins if (source, key) in self._known]
+
+    def _take_keys(self, source: str, sealed: Sealed, event: int) -> Sealed:
+        """The event with all that is known of it, its keys taken."""
+        entities = self._entities(source, sealed)
+        if entities:
+            sealed = complete(sealed, entities, is_free=lambda key: (source, FACT + key) not in self._taken)
+        for key in sealed.once:
+            self._spend((source, FACT + key), event)
+        return sealed
 
 
 def pack(headers: Mapping[str, str], body: bytes) -> bytes:

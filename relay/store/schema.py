@@ -10,7 +10,7 @@ comes second becomes a row in **duplicates**, which says of which event.
 An **event** is born `pending` (or `waiting`, when a fact about it is still to come), becomes `batched` when a batch
 claims it, and ends as `sent` or `dead`:
 
-    waiting ──▶ pending ──▶ batched ──▶ sent
+    waiting ──▶ pending ──▶ batched ──▶ sent        (or gone, where its fact was told meanwhile: a duplicate)
                    ▲           └─────▶ dead ──▶ (sent again by hand) pending
 
 A **batch** is fixed before its first byte leaves, so that a retry is the same batch with the same idempotency key:
@@ -20,7 +20,8 @@ A **batch** is fixed before its first byte leaves, so that a retry is the same b
        └──▶ in_doubt ─▶ sending | held  sent, and no answer: again when due, or for a person to decide
 
 **entities** hold what was learned about an id of the provider (`customer:cus_1`): a hash of the person and the
-attribution. **waits** says which waiting event would like to know which entity. **destinations** hold what must
+attribution. **waits** says which event waits for which entity; it has not taken its
+once keys yet. **destinations** hold what must
 survive a restart: why a destination is paused, and the batch size that it takes. **bookmarks** hold where a long work
 is, and how the last reconciliation of a source came out.
 
@@ -193,6 +194,7 @@ entities = Table(
     Column("rank", SmallInteger, nullable=False),
     Column("attribution", Text, nullable=False),  # a JSON object
     Column("marks", Text, nullable=False),  # a JSON array
+    Column("names", Text, nullable=False),  # a JSON array: the keys that name the same thing
     UniqueConstraint("source", "key"),
 )
 

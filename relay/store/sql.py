@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 from sqlalchemy import Connection, Engine, delete, select, update
 
 from relay.ids import RowIds
-from relay.joining import dump_waiting, load_waiting
+from relay.joining import load_waiting
 from relay.sealing import Entity
 from relay.store import lookup
 from relay.store.base import (
@@ -28,7 +28,7 @@ from relay.store.base import (
     StoreUnavailableError,
 )
 from relay.store.desk import Desk
-from relay.store.ledger import Key, Ledger, Rows, variant_keys, wanted_entities, wanted_keys
+from relay.store.ledger import Key, Ledger, Rows, fact_keys, wanted_entities, wanted_keys
 from relay.store.outbox import Outbox
 from relay.store.schema import EventState, Outcome, events, waits
 from relay.store.writer import Writer, is_outage
@@ -90,13 +90,16 @@ class SqlStore:
         return receipts
 
     def _ledger(self, connection: Connection, arrivals: Sequence[Arrival]) -> Ledger:
-        entities = wanted_entities(arrivals)
-        return Ledger(
-            taken=self._statements.taken(connection, wanted_keys(arrivals)),
-            known=self._statements.known(connection, entities) if entities else {},
-            ids=self._ids,
-            vault=self._vault,
-        )
+        wanted = wanted_keys(arrivals)
+        return self._ledger_of(connection, wanted, wanted_entities(arrivals))
+
+    def _ledger_of(self, connection: Connection, wanted: Sequence[Key], entities: Sequence[Key]) -> Ledger:
+        known = self._statements.known(connection, entities) if entities else {}
+        namesakes = {(source, name) for (source, _), entity in known.items() for name in entity.names}
+        if more := namesakes.difference(entities):
+            known |= self._statements.known(connection, more)
+        taken = self._statements.taken(connection, wanted)
+        return Ledger(taken=taken, known=known, ids=self._ids, vault=self._vault)
 
     def _write(self, connection: Connection, ledger: Ledger, receipt: Receipt) -> None:
         self._statements.insert(connection, ledger.rows)
@@ -104,35 +107,38 @@ class SqlStore:
             self._statements.repeat(connection, ledger.rows.repeats)
         if ledger.rows.entities:
             self._statements.upsert_entities(connection, ledger.rows.entities, self._ids)
-            for source, event in self._statements.waiting(connection, ledger.rows.entities):
-                destination = self._complete(connection, source, event)
-                if destination is not None:
-                    receipt.destinations.add(destination)
+            for _, event in self._statements.waiting(connection, ledger.rows.entities):
+                receipt.destinations |= self._release(connection, event)
 
-    def _complete(self, connection: Connection, source: str, event: int) -> str | None:
-        """Tell a waiting event what is known now. Returns its destination when it need not wait any longer."""
+    def _release(self, connection: Connection, event: int) -> set[str]:
+        """Let a waiting event go, with what is known now; drop it where its fact was told meanwhile."""
         row = connection.execute(
-            select(events.c.pieces, events.c.destination).where(events.c.id == event).with_for_update()
-        ).one()
+            select(events.c.source, events.c.notification, events.c.pieces, events.c.destination)
+            .where(events.c.id == event, events.c.state == EventState.WAITING)
+            .with_for_update()
+        ).first()
+        if row is None:
+            return set()
         sealed = load_waiting(row.pieces)
-        late = Ledger(
-            taken=self._statements.taken(connection, variant_keys(source, sealed)),
-            known={},
-            ids=self._ids,
-            vault=self._vault,
-        )
-        keys = [(source, key) for key in sealed.joins]
-        known = self._statements.known(connection, keys)
-        done = late.completed(source, sealed, [known[key] for key in keys if key in known], event)
-        self._statements.insert(connection, late.rows)
-        values = {"payload": done.payload, "name": done.event.event_name}
-        if done.waits:
-            values["pieces"] = dump_waiting(done)
-        else:
-            values |= {"state": EventState.PENDING.value, "pieces": None, "due_at_ms": None}
-            connection.execute(delete(waits).where(waits.c.event == event, waits.c.source == source))
-        connection.execute(update(events).where(events.c.id == event).values(values))
-        return None if done.waits else str(row.destination)
+        joins = [(row.source, key) for key in sealed.joins]
+        ledger = self._ledger_of(connection, fact_keys(row.source, sealed), joins)
+        done = ledger.release(row.source, row.notification, event, sealed)
+        self._statements.insert(connection, ledger.rows)
+        connection.execute(delete(waits).where(waits.c.event == event, waits.c.source == row.source))
+        if done is None:
+            connection.execute(delete(events).where(events.c.id == event))
+            return set()
+        connection.execute(
+            update(events)
+            .where(events.c.id == event)
+            .values(state=EventState.PENDING.value, payload=done.payload, name=done.event.event_name, pieces=None,
+                    due_at_ms=None)
+        )  # fmt: skip
+        return {str(row.destination)}
+
+    def _release_overdue(self, connection: Connection) -> set[str]:
+        overdue = self._desk.overdue(connection, now_ms=self._clock())
+        return {destination for event in overdue for destination in self._release(connection, event)}
 
     # --- forwarding ---
 
@@ -182,7 +188,7 @@ class SqlStore:
         return await self._writer.run(lambda connection: self._outbox.recover(connection, owner=owner, hold=self._hold))
 
     async def release_overdue(self) -> set[str]:
-        return await self._writer.run(partial(self._desk.release_overdue, now_ms=self._clock()))
+        return await self._writer.run(self._release_overdue)
 
     async def unmapped(self, *, outcome: Outcome, after: int = 0, limit: int = 100) -> Sequence[Kept]:
         return await self._read(partial(self._desk.unmapped, outcome=outcome, after=after, limit=limit))

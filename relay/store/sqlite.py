@@ -63,21 +63,21 @@ class SQLiteStatements:
     def known(self, connection: Connection, wanted: Iterable[Key]) -> dict[Key, Entity]:
         """Which of these entities are known."""
         sql = (
-            "SELECT e.source, e.key, e.user_id, e.rank, e.attribution, e.marks "
+            "SELECT e.source, e.key, e.user_id, e.rank, e.attribution, e.marks, e.names "
             "FROM w CROSS JOIN entities e ON e.source = w.source AND e.key = w.key"
         )
         return {
             (source, key): Entity(
                 keys=(key,), user_id=user, rank=rank, attribution=orjson.loads(attribution),
-                marks=frozenset(orjson.loads(marks)),
+                marks=frozenset(orjson.loads(marks)), names=frozenset(orjson.loads(names)),
             )
-            for source, key, user, rank, attribution, marks in _joined(connection, sql, wanted)
+            for source, key, user, rank, attribution, marks, names in _joined(connection, sql, wanted)
         }  # fmt: skip
 
     def waiting(self, connection: Connection, learned: Iterable[Key]) -> list[tuple[str, int]]:
-        """Source and row id of the events that wait for one of these entities."""
-        sql = "SELECT DISTINCT v.source, v.event FROM w CROSS JOIN waits v ON v.source = w.source AND v.key = w.key"
-        return [(source, row) for source, row in _joined(connection, sql, learned)]
+        """Source and row id of the events that wait for one of these entities, oldest first."""
+        sql = "SELECT v.source, v.event FROM w CROSS JOIN waits v ON v.source = w.source AND v.key = w.key"
+        return sorted(_joined(connection, sql, learned), key=lambda row: row[1])
 
     def insert(self, connection: Connection, rows: Rows) -> None:
         """All rows of a group."""
@@ -88,7 +88,7 @@ class SQLiteStatements:
 
     def upsert_entities(self, connection: Connection, entities: Mapping[Key, Entity], ids: RowIds) -> None:
         """What is known of these entities from now on."""
-        columns = ("id", "source", "key", "user_id", "rank", "attribution", "marks")
+        columns = ("id", "source", "key", "user_id", "rank", "attribution", "marks", "names")
         said: dict[int, tuple[Any, ...]] = {}  # one notification teaches the same about several entities
         for entity in entities.values():
             if id(entity) not in said:
@@ -97,6 +97,7 @@ class SQLiteStatements:
                     entity.rank,
                     orjson.dumps(dict(entity.attribution)).decode(),
                     orjson.dumps(sorted(entity.marks)).decode(),
+                    orjson.dumps(sorted(entity.names)).decode(),
                 )
         rows = [(ids.next(), *key, *said[id(entity)]) for key, entity in entities.items()]
         cursor = _cursor(connection)

@@ -70,6 +70,7 @@ def upgrade() -> None:
         sa.Column("rank", sa.SmallInteger(), nullable=False),
         sa.Column("attribution", sa.Text(), nullable=False),
         sa.Column("marks", sa.Text(), nullable=False),
+        sa.Column("names", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("source", "key"),
     )

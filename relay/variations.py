@@ -1,0 +1,131 @@
+"""What a delivery could have been: without one of its parts, in another currency, of another type.
+
+In: a body as a case has it, JSON or text. Out: bodies that differ in one thing, and the texts in it that name a person.
+Pure; made for the conformance kit.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+#: A body, and in words what is different about it.
+Variation = tuple[str, Any]
+
+
+def without_a_part(body: Any) -> Iterator[Variation]:
+    """Each key at every depth left out, and each set to null; of a form its fields, of another text its lines."""
+    if not isinstance(body, str):
+        yield from _without_a_key(body, "")
+    elif _is_form(body):
+        fields = parse_qsl(body, keep_blank_values=True)
+        for place, (name, _) in enumerate(fields):
+            yield f"without {name}", urlencode([*fields[:place], *fields[place + 1 :]])
+            yield f"with {name} empty", urlencode([*fields[:place], (name, ""), *fields[place + 1 :]])
+    else:
+        lines = body.splitlines(keepends=True)
+        for place in range(len(lines)):
+            yield f"without line {place + 1}", "".join([*lines[:place], *lines[place + 1 :]])
+        yield "cut in half", body[: len(body) // 2]
+
+
+def _is_form(text: str) -> bool:
+    return re.fullmatch(r"[^\s=&<{]+=[^\s<]*", text.strip()) is not None
+
+
+def _without_a_key(value: Any, path: str) -> Iterator[Variation]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            place = f"{path}.{key}" if path else key
+            yield f"without {place}", {name: other for name, other in value.items() if name != key}
+            if item is not None:
+                yield f"with {place} null", {**value, key: None}
+            for words, varied in _without_a_key(item, place):
+                yield words, {**value, key: varied}
+    elif isinstance(value, list):
+        for place, item in enumerate(value):
+            for words, varied in _without_a_key(item, f"{path}.{place}"):
+                yield words, [*value[:place], varied, *value[place + 1 :]]
+
+
+def replaced(body: Any, change: Callable[[str], str]) -> Any:
+    """With every text in it changed, those that are keys left as they are."""
+    match body:
+        case str():
+            return change(body)
+        case dict():
+            return {key: replaced(item, change) for key, item in body.items()}
+        case list():
+            return [replaced(item, change) for item in body]
+        case _:
+            return body
+
+
+def in_currency(body: Any, old: str, new: str) -> Any:
+    """With one currency in the place of another, in the case that it was written in."""
+
+    def change(text: str) -> str:
+        if text.upper() != old.upper():
+            return text
+        return new.lower() if text.islower() else new.upper()
+
+    if isinstance(body, str):  # a form, or a text with markup: the code stands alone between signs
+        return re.sub(
+            rf"(?<![A-Za-z0-9]){old}(?![A-Za-z0-9])", lambda found: change(found[0]), body, flags=re.IGNORECASE
+        )
+    return replaced(body, change)
+
+
+# --- persons ----------------------------------------------------------------------------------------------------------
+
+_EMAIL = re.compile(r"[^\s@<>\"'=&;,]+@[^\s@<>\"'=&;,]+\.[A-Za-z]{2,}")
+_IP = re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.])")
+#: Keys under which a person's name, address or number stands, wherever they are.
+_PERSONAL = re.compile(
+    r"(first|last|given|family|full|middle|maiden|sur|user|nick|display|individual|cardholder|card_holder|holder|"
+    r"customer|client|buyer|payer|shipping|billing|recipient|contact|subscriber|person|attendee|invitee)_?name"
+    r"|(e_?)?mail(_?address)?|phone(_?number)?|mobile|telephone|msisdn|fax"
+    r"|(street|address)(_?(line_?)?\d)?|line_?\d|street_?address|postal_?code|post_?code|zip(_?code)?|city"
+    r"|ip(_?address)?|client_?ip|birth_?(day|date)|date_?of_?birth|last_?4|iban|tax_?id|vat_?(id|number)"
+)
+#: Under these, `name` is a person's.
+_PEOPLE = re.compile(
+    r"customers?|clients?|buyers?|payers?|payees?|users?|contacts?|leads?|persons?|people|persona|subscribers?|members?"
+    r"|recipients?|senders?|from|to|attendees?|invitees?|guests?|owners?|cards?|holder|cardholder"
+    r"|(billing|shipping|customer|payer|buyer|recipient|delivery)_?(address|details|info|contact|name)?|profile"
+)
+
+
+def personal_texts(body: Any) -> set[str]:
+    """The texts that name somebody: by the key that they stand under, or by what they look like."""
+    if isinstance(body, str):
+        fields = dict(parse_qsl(body)) if _is_form(body) else {}
+        return set(_personal(fields, "", "")) | _looking_personal(body)
+    return set(_personal(body, "", ""))
+
+
+def _personal(value: Any, key: str, parent: str) -> Iterator[str]:
+    match value:
+        case dict():
+            for name, item in value.items():
+                yield from _personal(item, _plain(name), key)
+        case list():
+            for item in value:
+                yield from _personal(item, key, parent)
+        case str():
+            yield from _looking_personal(value)
+            if _PERSONAL.fullmatch(key) or (key == "name" and _PEOPLE.fullmatch(parent)):
+                yield value
+        case _:
+            pass
+
+
+def _plain(key: str) -> str:
+    """`shippingAddress` and `Shipping-Address` are `shipping_address`."""
+    return re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key).lower()).strip("_")
+
+
+def _looking_personal(text: str) -> set[str]:
+    return {*_EMAIL.findall(text), *_IP.findall(text)}
