@@ -55,6 +55,8 @@ class Entry:
     currency: str
     #: The once keys within the source under which an event may tell it.
     keys: tuple[str, ...]
+    #: Amount and currency as the buyer saw them, where those are others: an event may tell these.
+    shown: tuple[Decimal, str] | None = None
 
 
 class Books(Protocol):
@@ -240,7 +242,11 @@ def compare(
     `is_net`: the events carry their revenue without the tax that they name. `tolerance` is in major units.
     """
     first = sale[0]
-    books = sum((entry.amount for entry in sale), _NOTHING)
+    amounts = [(entry.amount, entry.currency) for entry in sale]
+    shown = [entry.shown for entry in sale if entry.shown is not None]
+    if len(shown) == len(sale) and {one.currency for one in told} == {currency for _, currency in shown}:
+        amounts = shown
+    books, currency = sum((amount for amount, _ in amounts), _NOTHING), amounts[0][1]
     if is_net and first.kind == "payment":
         books -= sum((one.tax for one in told), _NOTHING)
     if not books and not told:
@@ -249,7 +255,7 @@ def compare(
     for one in told:
         if one.is_accepted:
             accepted[one.currency] = accepted.get(one.currency, _NOTHING) + one.amount
-    fits = {one.currency for one in told} <= {first.currency} and (
+    fits = {one.currency for one in told} <= {currency} and (
         abs(books - sum((one.amount for one in told), _NOTHING)) <= tolerance
     )
     if not told:
@@ -265,7 +271,7 @@ def compare(
         account=first.account,
         at_ms=first.at_ms,
         books=books,
-        currency=first.currency,
+        currency=currency,
         accepted=accepted,
         told=tuple(told),
     )

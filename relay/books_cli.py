@@ -104,7 +104,7 @@ def backfill(
         out.print(f"Went on where an interrupted backfill had stopped: {instant(done.since_ms)}.")
     out.print(
         f"{provider.title} gave {done.seen} notifications: {done.new} were missing, {done.left_out} are of types that "
-        f"become no events, {done.parked} could not be mapped and are kept, {done.tests} of the test mode were dropped.\n"
+        f"become no events, {done.parked} could not be mapped and are kept, {done.tests} were dropped as test mode.\n"
         f"{done.events} new events are in the outbox; {done.duplicates} more had been told already."
     )
     if done.events:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from relay import outbox_cli, samples_cli, terminal
+from relay import books_cli, outbox_cli, samples_cli, terminal
 from relay.outbox_cli import Json
 from relay.terminal import FOUND, WRONG, err, fail, out, own_name, show_json, warn
 
@@ -288,3 +288,5 @@ def hash_(
 app.add_typer(outbox_cli.outbox, name="outbox")
 app.add_typer(outbox_cli.dead, name="dead")
 app.command()(outbox_cli.remap)
+app.command()(books_cli.backfill)
+app.command()(books_cli.reconcile)

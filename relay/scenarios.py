@@ -247,12 +247,14 @@ def _user_id(provider: Provider, who: str | None) -> str | None:
 
 
 def _words(provider: Provider, scenario: Scenario, plan: Plan) -> str:
+    """What is told, in this order; what no mapper reads is left out."""
     groups = []
     for group in plan:
-        types = [f"{_type(provider, scenario.deliveries[place])} ({place + 1})" for place in group or ()]
-        groups.append(" with ".join(types) if group else "a long time")
-    return ", then ".join(groups)
+        types = [f"{words} ({place + 1})" for place in group or () if (words := _types(provider, scenario, place))]
+        groups.append("a long time" if group is None else " with ".join(types))
+    return ", then ".join(filter(None, groups))
 
 
-def _type(provider: Provider, delivery: Delivery) -> str:
-    return "+".join(found.type for found in provider.notifications(delivery))
+def _types(provider: Provider, scenario: Scenario, place: int) -> str:
+    types = [notification.type for notification in provider.notifications(scenario.deliveries[place])]
+    return " and ".join(kind for kind in types if kind in provider.mappers)

@@ -244,6 +244,13 @@ def _money(amount: int, currency: str) -> Decimal:
     return from_minor(amount, currency, DECIMALS)
 
 
+def _shown(o: Json, sign: int) -> tuple[Decimal, str] | None:
+    """Adaptive pricing: what the buyer saw, which sessions told as the amount before 2025-03-31 (basil)."""
+    shown = o.get("presentment_details") or {}
+    amount, currency = shown.get("presentment_amount"), shown.get("presentment_currency")
+    return (sign * _money(amount, currency), currency.upper()) if amount and currency else None
+
+
 def _payment(charge: Json, account: str, invoices: Mapping[str, Sequence[str]]) -> Entry:
     named = [*_payment_of(charge), ("charge", charge["id"]), *_named(charge, "invoice")]
     named += [("invoice", invoice) for _, id_ in named for invoice in invoices.get(id_, ())]
@@ -256,6 +263,7 @@ def _payment(charge: Json, account: str, invoices: Mapping[str, Sequence[str]]) 
         amount=_money(amount, charge["currency"]),
         currency=charge["currency"].upper(),
         keys=tuple(dict.fromkeys(_key(kind, id_, account) for kind, id_ in named)),
+        shown=_shown(charge, 1),
     )
 
 
@@ -270,6 +278,7 @@ def _refund(refund: Json, account: str) -> Entry:
         amount=-_money(moved, refund["currency"]),
         currency=refund["currency"].upper(),
         keys=tuple(_key(kind, refund["id"], account) for kind in ("refund", "refund_reversed")),
+        shown=_shown(refund, -1) if moved else None,
     )
 
 

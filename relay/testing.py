@@ -283,16 +283,18 @@ def _unheard_of(types: set[str], text: str) -> str:
 
 
 def a_missing_part_makes_no_wrong_amount(tried: Subject) -> Iterator[str]:
-    """Without any one of its keys a case tells the same amounts, or fewer, or is parked; and it can be committed."""
+    """Without any one of its keys, a case with money tells no other amount than with it; and it can be committed."""
     with rehearse(tried.provider, secret=tried.secret) as stage:
         for case in tried.cases:
-            told = set(_amounts(stage.map(case.delivery)))
-            arrivals = []
+            whole, arrivals = stage.map(case.delivery), []
+            told = set(_amounts(whole))
             for words, delivery in _variations(case):
                 mapped = stage.map(delivery)
+                if mapped == whole:
+                    continue
                 source = replace(stage.source, slug=f"{case.name} {words}")
                 arrivals.append(arrival_of(source, delivery, mapped, now_ms=START_MS))
-                for amount, currency in set(_amounts(mapped)) - told:
+                for amount, currency in set(_amounts(mapped)) - told if told else ():
                     yield f"{case.name} {words}: tells {amount} {currency}"
             for arrival, receipt in zip(arrivals, stage.commit(arrivals), strict=True):
                 if isinstance(receipt, BaseException):

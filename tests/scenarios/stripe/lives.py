@@ -254,7 +254,7 @@ def renewals_of_somebody_the_site_knows(shop: Shop) -> None:
     subscription.begins(client_reference_id="user_42")
     subscription.renews()
     subscription.renews()
-    refunds(shop, 2900, of=2900, n=subscription.payments, charge={"customer": "cus_1"})
+    refunds(shop, 2900, of=2900, n=subscription.payments, customer="cus_1")
 
 
 @life(
@@ -415,7 +415,7 @@ def two_accounts_of_a_platform(shop: Shop) -> None:
     pays(one)
     pays(other, 700, email=BOB)
     refunds(one, 500, of=1999)
-    refunds(other, 700, of=700)
+    refunds(other, 700, of=700, email=BOB)
     shop.said = sorted([*one.said, *other.said], key=lambda said: said["created"])
 
 

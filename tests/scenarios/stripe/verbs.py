@@ -70,7 +70,9 @@ def declined(shop: Shop, amount: int, *, n: int, attempt: int = 1, invoice: str 
     charge = f"ch_{n}_failed_{attempt}"
     no = {"captured": False, "paid": False, "status": "failed", "failure_code": "card_declined", "amount_captured": 0}
     shop.say("charge.failed", shop.charge(id=charge, payment=f"pi_{n}", email=ADA, **common, **no))
-    error = {"charge": charge, "code": "card_declined", "decline_code": "insufficient_funds", "type": "card_error"}
+    error = {"charge": charge, "code": "card_declined", "decline_code": "insufficient_funds", "type": "card_error",
+             "payment_method": {"id": "pm_1", "object": "payment_method", "billing_details": {"address": {"country":
+             "DE"}, "email": ADA, "name": "Ada Example", "phone": None}, "customer": None, "type": "card"}}  # fmt: skip
     payment = shop.payment_intent(id=f"pi_{n}", charge=charge, session=session, **common)
     open_ = {"amount_received": 0, "last_payment_error": error, "status": "requires_payment_method"}
     shop.say("payment_intent.payment_failed", payment | open_)
@@ -226,7 +228,7 @@ class Subscription:
 
 
 def refunds(shop: Shop, amount: int, *, of: int, n: int = 1, before: int = 0, earlier: tuple[Json, ...] = (),
-            currency: str = "eur", charge: Mapping[str, Any] | None = None) -> Json:  # fmt: skip
+            currency: str = "eur", email: str = ADA, customer: str | None = None) -> Json:  # fmt: skip
     """A part of a payment is given back; `of`: how much it was, `before`: how much of it was given back before."""
     id = f"re_{n}_{before + amount}"
     o = shop.refund(id=id, payment=f"pi_{n}", charge=f"ch_{n}", amount=amount, currency=currency)
@@ -234,8 +236,8 @@ def refunds(shop: Shop, amount: int, *, of: int, n: int = 1, before: int = 0, ea
     if tells_itself:
         shop.say("refund.created", o)
     total = before + amount
-    values = {"amount_refunded": total, "refunded": total == of, **(charge or {})}
-    paid_back = shop.charge(id=f"ch_{n}", payment=f"pi_{n}", amount=of, currency=currency, email=ADA) | values
+    paid_back = shop.charge(id=f"ch_{n}", payment=f"pi_{n}", amount=of, currency=currency, email=email,
+                            customer=customer, amount_refunded=total, refunded=total == of)  # fmt: skip
     if shop.version == LISTED:
         paid_back["refunds"] = {"object": "list", "data": [o, *earlier], "has_more": False}
     shop.say("charge.refunded", paid_back, {"amount_refunded": before, "receipt_url": None})
