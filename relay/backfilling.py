@@ -20,10 +20,10 @@ from relay.store.base import Arrival, Store
 from relay.store.schema import Outcome
 
 _SECOND_MS = 1000
-_FIRST_STRETCH_MS = 3_600_000
-#: Notifications of one stretch that are held in memory; a stretch with more is made shorter.
+_FIRST_STEP_MS = 3_600_000
+#: Notifications that are held in memory; where there are more at once, it goes in shorter steps.
 _MOST = 5_000
-#: A stretch with fewer makes the next one longer.
+#: A step with fewer makes the next one longer.
 _FEW = 500
 _TOGETHER = 100
 _SILENT = (Outcome.NOT_MAPPED, Outcome.IGNORED)
@@ -74,6 +74,7 @@ async def backfill(
     stretch: Stretch,
     clock: Callable[[], int],
     keep_bodies: bool = True,
+    most: int = _MOST,
     progress: Callable[[int, Backfilled], None] = lambda _at_ms, _done: None,
 ) -> Backfilled:
     """Commit what is missing. `progress` is told after each step how far it is. Raises `BooksError`, keeping all steps.
@@ -82,10 +83,10 @@ async def backfill(
     """
     name = f"backfill:{source.slug}"
     began_ms, at_ms = await _place(store, name, stretch)
-    done, length = Backfilled(since_ms=at_ms), _FIRST_STRETCH_MS
+    done, length = Backfilled(since_ms=at_ms), _FIRST_STEP_MS
     while at_ms < stretch.until_ms:
         end_ms = min(at_ms + length, stretch.until_ms)
-        bodies = await _said(books, at_ms, end_ms, stretch.types, most=_MOST)
+        bodies = await _said(books, at_ms, end_ms, stretch.types, most=most)
         if bodies is None and end_ms - at_ms > _SECOND_MS:
             length = max((end_ms - at_ms) // 8 // _SECOND_MS, 1) * _SECOND_MS
             continue

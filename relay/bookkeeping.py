@@ -58,10 +58,11 @@ class OpenBooks:
 
 @contextlib.asynccontextmanager
 async def opened(books: Books) -> AsyncIterator[OpenBooks]:
-    """The books while the block runs. What is being asked when it ends is let finish, and not waited for."""
+    """The books while the block runs. A question that is open when it ends is not waited for."""
     thread = ThreadPoolExecutor(1, thread_name_prefix="books")
     try:
         yield OpenBooks(books, thread)
     finally:
+        books.stop()
         thread.submit(books.close)
         thread.shutdown(wait=False)

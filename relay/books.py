@@ -85,6 +85,10 @@ class Books(Protocol):
         """All once keys of the movement that one of these names, at whatever time; None where the books have none."""
         ...
 
+    def stop(self) -> None:
+        """From another thread: wait no longer for the provider, and ask it nothing more."""
+        ...
+
     def close(self) -> None:
         """Let the connection go."""
         ...

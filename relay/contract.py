@@ -27,10 +27,13 @@ class UnmappableError(ValueError):
     """This notification cannot be mapped. The delivery is kept with this reason and mapped again after the fix."""
 
 
+# The values that every webhook makes are not frozen: freezing costs a call per field, and they are made by the thousand.
+# Nobody changes one all the same.
+
 # --- what arrives -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, unsafe_hash=True)
 class Delivery:
     """One HTTP request of a provider, as it arrived."""
 
@@ -44,7 +47,7 @@ class Delivery:
     query: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, unsafe_hash=True)
 class Notification:
     """One thing that a provider says: the unit that is mapped and counted once."""
 
@@ -63,7 +66,7 @@ class Notification:
 # --- what a mapper yields ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, unsafe_hash=True)
 class Person:
     """Candidates for who it was. The source's identity policy picks one, and only a hash of it ever leaves."""
 
@@ -86,7 +89,7 @@ class Variant:
     once: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, unsafe_hash=True)
 class Draft:
     """One thing that happened, before it becomes an event of the events API. Make it with `conversion` or `event`."""
 
@@ -121,7 +124,7 @@ class Draft:
     variants: Mapping[str, Variant] = _field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, unsafe_hash=True)
 class Learned:
     """What it teaches about entities: who stands behind an id, where they came from. Only hashes are kept."""
 
@@ -216,7 +219,7 @@ class Verifier(Protocol):
 # --- readers: where a provider keeps its id and its type --------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Item:
     """One item of a delivery, before it has a type and an id."""
 

@@ -45,7 +45,7 @@ class IdentityPolicy:
     external_ids: Literal["hash", "pass"] = "hash"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Identity:
     user_id: str | None
     #: The place of the rule in the policy; 0 is the best.
@@ -113,9 +113,7 @@ def resolve(person: Person, metadata: Mapping[str, Any], policy: IdentityPolicy,
     for rank, rule in enumerate(policy.order):
         match rule:
             case "metadata":
-                found = next(
-                    (id_ for key in policy.metadata_keys if (id_ := _site_id(metadata.get(key), policy))), None
-                )
+                found = _first_site_id(metadata, policy) if metadata else None
             case "external_id":
                 found = _site_id(person.external_id, policy)
             case "email":
@@ -128,6 +126,13 @@ def resolve(person: Person, metadata: Mapping[str, Any], policy: IdentityPolicy,
         if found:
             return Identity(found, rank, rule)
     return NOBODY
+
+
+def _first_site_id(metadata: Mapping[str, Any], policy: IdentityPolicy) -> str | None:
+    for key in policy.metadata_keys:
+        if key in metadata and (found := _site_id(metadata[key], policy)):
+            return found
+    return None
 
 
 def _text(value: object) -> str:
@@ -159,9 +164,9 @@ def _site_id(value: object, policy: IdentityPolicy) -> str | None:
 def _mail_id(text: str, policy: IdentityPolicy) -> str | None:
     if not text:
         return None
-    if is_hash(text):
-        return text
-    bracketed = _IN_BRACKETS.search(text)
+    if "@" not in text:
+        return text if is_hash(text) else None
+    bracketed = _IN_BRACKETS.search(text) if "<" in text else None
     address = (bracketed[1] if bracketed else text).lower()
     if not _EMAIL.fullmatch(address) or address.endswith(".invalid") or address.split("@")[0] in _NOBODYS_MAILBOXES:
         return None

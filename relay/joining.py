@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -30,29 +31,26 @@ def complete(sealed: Sealed, entities: Sequence[Entity], *, is_free: Callable[[s
     `is_free` says of a variant's once key that no earlier event took it: otherwise the variant is not applied.
     """
     known = list(_joined(sealed, entities))
-    if not known:
+    event, identity, once = sealed.event, sealed.identity, sealed.once
+    url, name, properties = event.url, event.event_name, event.properties
+    more: dict[str, Scalar] = {}
+    for entity in known:
+        if entity.user_id is not None and entity.rank < identity.rank:
+            identity = Identity(entity.user_id, entity.rank, JOINED)
+        url = url or entity.attribution.get(URL)
+        for key, text in entity.attribution.items():
+            if key != URL and key not in properties and key not in more:
+                more[key] = text
+    variant = _variant_of(sealed, known) if sealed.variants else None
+    if variant is not None and is_free(variant.once):
+        name, once = variant.name, (*once, variant.once)
+    if not more and url == event.url and identity is sealed.identity and once is sealed.once:
         return sealed
-    event, identity = sealed.event, sealed.identity
-    better = min(known, key=lambda entity: entity.rank)
-    properties: dict[str, Scalar] = dict(event.properties)
-    if better.user_id is not None and better.rank < identity.rank:
-        identity = Identity(better.user_id, better.rank, JOINED)
+    properties = dict(islice(({**properties, **more}).items(), MAX_PROPERTIES))
+    if identity is not sealed.identity:
         properties.pop("identity", None)
         if identity.is_fallback:
             properties["identity"] = LAST_RESORT
-    url = event.url
-    for entity in known:
-        url = url or entity.attribution.get(URL)
-        for key, text in entity.attribution.items():
-            if key != URL and key not in properties and len(properties) < MAX_PROPERTIES:
-                properties[key] = text
-    variant = _variant_of(sealed, known)
-    name, once = event.event_name, sealed.once
-    if variant is not None and is_free(variant.once):
-        name, once = variant.name, (*once, variant.once)
-    is_news = identity is not sealed.identity or url != event.url or len(properties) > len(event.properties)
-    if not is_news and once is sealed.once:
-        return sealed
     update = {"event_name": name, "user_id": identity.user_id, "url": url, "properties": properties}
     event = event.model_copy(update=update)
     return replace(

@@ -7,10 +7,11 @@ an unreadable body parks the whole delivery. Both are kept, shown, and mapped ag
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import GeneratorType
 
 from relay.contract import Delivery, Draft, Learned, Notification, Provider, UnmappableError, digest_of
-from relay.sealing import Entity, Sealed, Withheld, learn, seal
+from relay.sealing import Entity, Withheld, learn, seal
 from relay.sources import Source
 from relay.store.base import Mapped, Outgoing
 from relay.store.schema import Outcome
@@ -71,16 +72,15 @@ def _seal_all(
 ) -> tuple[Sequence[Outgoing], Sequence[Entity]]:
     events: list[Outgoing] = []
     learned: list[Entity] = []
-    for thing in _iterate(yielded):
+    for thing in _things(yielded):
         if isinstance(thing, Draft):
             if thing.option is not None and thing.option not in source.enabled:
                 continue
-            match seal(thing, notification, source.policy):
-                case Sealed() as sealed:
-                    until = received_at_ms + source.join_wait_s * 1000 if sealed.waits else None
-                    events.append(Outgoing(sealed=sealed, destination=destination, wait_until_ms=until))
-                case Withheld() as withheld:
-                    raise UnmappableError(withheld.reason)
+            sealed = seal(thing, notification, source.policy)
+            if isinstance(sealed, Withheld):
+                raise UnmappableError(sealed.reason)
+            until = received_at_ms + source.join_wait_s * 1000 if sealed.waits else None
+            events.append(Outgoing(sealed=sealed, destination=destination, wait_until_ms=until))
         elif isinstance(thing, Learned):
             learned.append(learn(thing, notification, source.policy))
         else:
@@ -89,12 +89,13 @@ def _seal_all(
     return events, learned
 
 
-def _iterate(yielded: object) -> Iterator[object]:
-    if isinstance(yielded, (list, tuple, Iterator)):
-        yield from yielded
-    elif yielded is not None:
-        msg = "a mapper yields drafts, or returns a list of them"
-        raise UnmappableError(msg)
+def _things(yielded: object) -> Iterable[object]:
+    if yielded is None:
+        return ()
+    if isinstance(yielded, (GeneratorType, list, tuple, Iterator)):
+        return yielded
+    msg = "a mapper yields drafts, or returns a list of them"
+    raise UnmappableError(msg)
 
 
 def _parked(notification_id: str, kind: str, error: Exception) -> Mapped:

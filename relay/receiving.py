@@ -65,12 +65,12 @@ class _Door:
         self.public_url = source.public_url or ""
         slug = source.slug
         self.later = Answer(provider.overload_status, _LATER)
-        self.accepted = metrics.deliveries.labels(slug, "accepted")
-        self.repeated = metrics.notifications.labels(slug, "repeated")
-        self.events = metrics.events.labels(slug)
-        self.duplicates = metrics.duplicates.labels(slug)
-        self.fitted = [metrics.secrets.labels(slug, str(index)) for index in range(len(self.secrets))]
-        self.outcomes = {outcome: metrics.notifications.labels(slug, outcome.value) for outcome in Outcome}
+        self.accepted = metrics.tally(metrics.deliveries, slug, "accepted")
+        self.repeated = metrics.tally(metrics.notifications, slug, "repeated")
+        self.events = metrics.tally(metrics.events, slug)
+        self.duplicates = metrics.tally(metrics.duplicates, slug)
+        self.fitted = [metrics.tally(metrics.secrets, slug, str(index)) for index in range(len(self.secrets))]
+        self.outcomes = {outcome: metrics.tally(metrics.notifications, slug, outcome.value) for outcome in Outcome}
 
 
 class _TooLargeError(Exception):
@@ -186,18 +186,15 @@ class Receiver:
         return door.later
 
     def _count(self, door: _Door, arrival: Arrival, receipt: Receipt, secret: int) -> None:
-        door.accepted.inc()
-        door.fitted[secret].inc()
-        if receipt.events:
-            door.events.inc(receipt.events)
-        if receipt.duplicates:
-            door.duplicates.inc(receipt.duplicates)
-        if receipt.repeated:
-            door.repeated.inc(receipt.repeated)
+        door.accepted.n += 1
+        door.fitted[secret].n += 1
+        door.events.n += receipt.events
+        door.duplicates.n += receipt.duplicates
+        door.repeated.n += receipt.repeated
         if not receipt.new:
             return
         for mapped in arrival.notifications:
-            door.outcomes[mapped.outcome].inc()
+            door.outcomes[mapped.outcome].n += 1
             if mapped.outcome is Outcome.NOT_MAPPED:
                 self._metrics.saw_unmapped(door.source.slug, mapped.type)
             elif mapped.outcome is Outcome.FAILED:

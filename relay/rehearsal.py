@@ -27,7 +27,6 @@ from relay.sealing import SourcePolicy
 from relay.sources import Source
 from relay.store import open_store
 from relay.store.base import Arrival, Mapped, Receipt, Store
-from relay.store.schema import Outcome
 from relay.vault import Vault
 
 START_MS = 1_795_000_000_000
@@ -81,10 +80,10 @@ class Life:
 
         Raises `RefusedError`, and whatever the store raises.
         """
-        results = self._stage.commit([self._arrive(delivery) for delivery in deliveries])
-        return [_value(result) for result in results]
+        return self._stage.tell(*((self, delivery) for delivery in deliveries))
 
-    def _arrive(self, unsigned: Delivery) -> Arrival:
+    def arrive(self, unsigned: Delivery) -> Arrival:
+        """The delivery as the receiver hands it to the store. Raises `RefusedError`."""
         provider, now_ms = self._stage.provider, self._stage.clock.now_ms
         secret = self.source.secrets[0].get_secret_value()
         delivery = sign(provider, unsigned, secret, now_ms=now_ms)
@@ -125,6 +124,11 @@ class Rehearsal:
         slug = f"{self.provider.name}-{next(self._numbers)}"
         return Life(self, replace(self.source, slug=slug, destination=slug, test_destination=slug))
 
+    def tell(self, *told: tuple[Life, Delivery]) -> list[Receipt]:
+        """As `Life.tell`, for deliveries to several sources at the same moment."""
+        results = self.commit([life.arrive(delivery) for life, delivery in told])
+        return [_value(result) for result in results]
+
     def map(self, delivery: Delivery) -> list[Mapped]:
         """What becomes of a delivery before it is committed, as if its signature had been verified."""
         return map_delivery(self.provider, self.source, delivery, received_at_ms=self.clock.now_ms)
@@ -136,11 +140,6 @@ class Rehearsal:
             return await asyncio.gather(*map(self._store.accept, arrivals), return_exceptions=True)
 
         return self._runner.run(accept_all())
-
-    def is_kept(self, life: Life, outcome: Outcome) -> bool:
-        """Whether something that the source was told is kept for a later mapping."""
-        kept = self._runner.run(self._store.unmapped(outcome=outcome, limit=_BATCH))
-        return any(delivery.source == life.source.slug for delivery in kept)
 
     def pass_time(self, seconds: int) -> None:
         """What has waited too long goes without the fact that it waited for."""
@@ -212,9 +211,9 @@ def source_of(
     )
 
 
-def made_up_secret(provider: Provider) -> str:
+def made_up_secret(provider: Provider, byte: str = "5e") -> str:
     """A secret of the provider's shape that can be read as text, as hexadecimal digits and as base64."""
-    return provider.secret.prefix + "5e" * 32
+    return provider.secret.prefix + byte * 32
 
 
 def sign(provider: Provider, delivery: Delivery, secret: str, *, now_ms: int) -> Delivery:

@@ -8,9 +8,11 @@ with a backfill. `read_scenarios` reads a folder of JSON files; `docs/testing-a-
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import Any, TypeVar
 
 from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 
+from relay.cases import delivery_of
 from relay.contract import Delivery, Provider
 from relay.rehearsal import Life, Rehearsal, Sent, rehearse, totals_of
 
@@ -78,13 +81,6 @@ def _read(path: Path) -> Scenario:
     )
 
 
-def delivery_of(body: Any, headers: Mapping[str, str]) -> Delivery:
-    """A body, JSON or text, as an unsigned delivery."""
-    kind, raw = ("text/plain", body) if isinstance(body, str) else ("application/json", json.dumps(body))
-    named = {name.lower(): value for name, value in headers.items()}
-    return Delivery(body=raw.encode(), headers={"content-type": kind, **named})
-
-
 def entry(who: str | None, name: str, amount: str | None = None, currency: str | None = None) -> Entry:
     """A line of a ledger: `entry("ada@example.com", "purchase", "19.99", "EUR")`."""
     return Entry(who, name, None if amount is None else Decimal(amount), currency)
@@ -100,29 +96,32 @@ def in_order(scenario: Scenario) -> list[tuple[int, ...]]:
 
 def each_twice(scenario: Scenario) -> Plan:
     """Each at once a second time, and all of it again when it is over."""
-    return [*(group * 2 for group in in_order(scenario)), None, *in_order(scenario)]
+    return [*(group * 2 for group in in_order(scenario)), None, tuple(range(len(scenario.deliveries)))]
 
 
 def any_order(scenario: Scenario) -> st.SearchStrategy[Plan]:
     """Shuffled, and some of them at the same moment."""
     places = st.permutations(range(len(scenario.deliveries)))
-    return st.builds(_in_groups, places, st.lists(st.integers(1, 4), max_size=3))
+    return st.builds(_in_groups, places, st.lists(st.integers(1, 9), min_size=1, max_size=3))
 
 
 def _in_groups(places: Sequence[int], sizes: Sequence[int]) -> Plan:
-    """The first groups have these sizes, the rest come one by one."""
-    groups, start = [], 0
-    for size in [*sizes, *[1] * len(places)]:
+    """In groups of these sizes, over and over."""
+    groups: list[tuple[int, ...]] = []
+    start = 0
+    for size in itertools.cycle(sizes):
+        if start >= len(places):
+            return groups
         groups.append(tuple(places[start : start + size]))
         start += size
-    return [group for group in groups if group]
+    return groups
 
 
 def backfilled(scenario: Scenario) -> st.SearchStrategy[Plan]:
     """Some are dropped, and come when nothing waits for them any longer."""
-    everything = in_order(scenario)
-    dropped = st.sets(st.sampled_from(everything), min_size=1)
-    return dropped.map(lambda late: [*(one for one in everything if one not in late), None, *sorted(late)])
+    places = range(len(scenario.deliveries))
+    dropped = st.sets(st.sampled_from(places), min_size=1) if places else st.just(set[int]())
+    return dropped.map(lambda late: [tuple(place for place in places if place not in late), None, tuple(sorted(late))])
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,19 +145,26 @@ TELLINGS = (
 # --- the check --------------------------------------------------------------------------------------------------------
 
 
-def check_scenario(provider: Provider, scenario: Scenario, telling: Telling, *, examples: int = 10) -> list[str]:
+def stage_for(
+    scenario: Scenario, provider: Provider, *, secret: str | None = None
+) -> AbstractContextManager[Rehearsal]:
+    """A relay as the scenario wants it configured."""
+    return rehearse(provider, secret=secret, options=scenario.options, **scenario.policy)
+
+
+def check_scenario(stage: Rehearsal, scenario: Scenario, telling: Telling, *, examples: int = 5) -> list[str]:
     """What differs from the ledger, in sentences; none where all is as it must be.
 
     `examples`: how many orders are tried. Of those that go wrong the simplest is told.
     """
-    with rehearse(provider, options=scenario.options, **scenario.policy) as stage:
+    provider = stage.provider
 
-        def check(plan: Plan) -> list[str]:
-            sent = perform(stage, scenario.deliveries, plan).sent
-            found = _differences(provider, scenario, sent, is_late=telling.is_late)
-            return [*found, f"when told like this: {_words(provider, scenario, plan)}"] if found else []
+    def differs(plan: Plan) -> list[str]:
+        sent = perform(stage, scenario.deliveries, plan).sent
+        found = _differences(provider, scenario, sent, is_late=telling.is_late)
+        return [*found, f"when told like this: {_words(provider, scenario, plan)}"] if found else []
 
-        return simplest(telling.plans(scenario), check, examples=examples)
+    return simplest(telling.plans(scenario), differs, examples=examples)
 
 
 def perform(stage: Rehearsal, deliveries: Sequence[Delivery], plan: Plan) -> Life:

@@ -95,7 +95,7 @@ class Adjusted:
     kind: Literal["too_many_properties", "not_a_url"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, unsafe_hash=True)
 class Sealed:
     """An event that may go out, and what is needed to complete it while it waits. Keys are those within the source."""
 
@@ -126,7 +126,7 @@ class Withheld:
     findings: tuple[Finding, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, unsafe_hash=True)
 class Entity:
     """What is known behind ids of the provider. No personal data: the person is a hash, the attribution was guarded."""
 
@@ -162,6 +162,16 @@ def event_id_of(source: str, account: str, once: str) -> str:
 def within(account: str, key: str) -> str:
     """A key within the source: those of a connected account begin with it."""
     return f"{account}/{key}" if account else key
+
+
+def _all_within(account: str, keys: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple([within(account, key) for key in keys]) if account else keys
+
+
+def _variants_within(account: str, variants: Mapping[str, Variant]) -> Mapping[str, Variant]:
+    if not variants or not account:
+        return variants
+    return {mark: replace(to, once=within(account, to.once)) for mark, to in variants.items()}
 
 
 def seal(draft: Draft, notification: Notification, policy: SourcePolicy) -> Sealed | Withheld:
@@ -214,14 +224,14 @@ def seal(draft: Draft, notification: Notification, policy: SourcePolicy) -> Seal
         raise UnmappableError(msg) from None
     return Sealed(
         event_id=event_id,
-        once=tuple([within(account, key) for key in draft.once]),
+        once=_all_within(account, draft.once),
         event=event,
         payload=to_json(event),
         identity=identity,
-        joins=tuple([within(account, key) for key in draft.joins]),
+        joins=_all_within(account, draft.joins),
         waits=draft.waits and bool(draft.joins),
         unless=draft.unless,
-        variants={mark: replace(to, once=within(account, to.once)) for mark, to in draft.variants.items()},
+        variants=_variants_within(account, draft.variants),
         findings=findings,
     )
 
@@ -232,13 +242,16 @@ def learn(learned: Learned, notification: Notification, policy: SourcePolicy) ->
     identity = resolve(learned.person, metadata, policy.identity_policy, account=account)
     user_id = identity.user_id
     attribution = _attribution(metadata, policy)
-    url, _ = _landing(None, metadata, policy)
-    cleaned = guard.examine(event_name=None, user_id=user_id, url=url, properties=attribution, hash_key=policy.hash_key)
-    if cleaned is not None:
-        user_id, url = cleaned.user_id, cleaned.url
-        attribution = {key: str(text) for key, text in cleaned.properties.items() if text != REDACTED}
-    attribution = {key: text[:LONGEST_TEXT] for key, text in attribution.items()}
-    keys = tuple([within(account, key) for key in learned.keys])
+    url = _landing(None, metadata, policy)[0] if policy.url_key else None
+    if attribution or url or policy.external_ids == "pass":
+        cleaned = guard.examine(
+            event_name=None, user_id=user_id, url=url, properties=attribution, hash_key=policy.hash_key
+        )
+        if cleaned is not None:
+            user_id, url = cleaned.user_id, cleaned.url
+            attribution = {key: str(text) for key, text in cleaned.properties.items() if text != REDACTED}
+        attribution = {key: text[:LONGEST_TEXT] for key, text in attribution.items()}
+    keys = _all_within(account, learned.keys)
     return Entity(
         keys=keys,
         user_id=user_id,
@@ -252,7 +265,7 @@ def learn(learned: Learned, notification: Notification, policy: SourcePolicy) ->
 # --- the parts of an event --------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class _Money:
     event_type: EventType
     revenue: Decimal | None

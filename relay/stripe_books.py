@@ -8,7 +8,7 @@ Connected accounts are read one by one, with their id in every key, as in their 
 from __future__ import annotations
 
 import json
-import time
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -45,7 +45,7 @@ class StripeBooks:
         *,
         api_base: str | None = None,
         accounts: Sequence[str] = (),
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] | None = None,
     ) -> None:
         # an empty proxy is none, whatever the environment says: no proxy leads back to this machine
         here = api_base is not None and urlsplit(api_base).hostname in _LOOPBACK
@@ -57,8 +57,12 @@ class StripeBooks:
             http_client=self._http,
         )
         self._accounts = ("", *accounts)
-        self._sleep = sleep
+        self._stopped = threading.Event()
+        self._sleep = sleep or self._stopped.wait
         self.is_test = "_test_" in api_key
+
+    def stop(self) -> None:
+        self._stopped.set()
 
     def close(self) -> None:
         self._http.close()  # type: ignore[no-untyped-call]
@@ -170,6 +174,9 @@ class StripeBooks:
         """What stands there; None where it is about an object that there is not."""
         options = {"stripe_account": account} if account else {}
         for wait_s in (*_LATER_S, None):
+            if self._stopped.is_set():
+                msg = "stopped"
+                raise BooksError(msg)
             try:
                 found: Any = self._client.raw_request("get", path, **params, **options).data
             except stripe.RateLimitError as error:

@@ -7,7 +7,7 @@ Pure; made for the conformance kit.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -15,10 +15,13 @@ from urllib.parse import parse_qsl, urlencode
 Variation = tuple[str, Any]
 
 
-def without_a_part(body: Any) -> Iterator[Variation]:
-    """Each key at every depth left out, and each set to null; of a form its fields, of another text its lines."""
+def without_a_part(body: Any, *, always: Collection[str] = ()) -> Iterator[Variation]:
+    """Each key at every depth left out, and each set to null; of a form its fields, of another text its lines.
+
+    `always`: keys that stay, by their path (`data.object.amount`).
+    """
     if not isinstance(body, str):
-        yield from _without_a_key(body, "")
+        yield from _without_a_key(body, "", always)
     elif _is_form(body):
         fields = parse_qsl(body, keep_blank_values=True)
         for place, (name, _) in enumerate(fields):
@@ -35,23 +38,24 @@ def _is_form(text: str) -> bool:
     return re.fullmatch(r"[^\s=&<{]+=[^\s<]*", text.strip()) is not None
 
 
-def _without_a_key(value: Any, path: str) -> Iterator[Variation]:
+def _without_a_key(value: Any, path: str, always: Collection[str]) -> Iterator[Variation]:
     if isinstance(value, dict):
         for key, item in value.items():
             place = f"{path}.{key}" if path else key
-            yield f"without {place}", {name: other for name, other in value.items() if name != key}
-            if item is not None:
-                yield f"with {place} null", {**value, key: None}
-            for words, varied in _without_a_key(item, place):
+            if place not in always and not any(path.startswith(f"{place}.") for path in always):
+                yield f"without {place}", {name: other for name, other in value.items() if name != key}
+                if item is not None:
+                    yield f"with {place} null", {**value, key: None}
+            for words, varied in _without_a_key(item, place, always):
                 yield words, {**value, key: varied}
     elif isinstance(value, list):
         for place, item in enumerate(value):
-            for words, varied in _without_a_key(item, f"{path}.{place}"):
+            for words, varied in _without_a_key(item, f"{path}.{place}", always):
                 yield words, [*value[:place], varied, *value[place + 1 :]]
 
 
-def replaced(body: Any, change: Callable[[str], str]) -> Any:
-    """With every text in it changed, those that are keys left as they are."""
+def replaced(body: Any, change: Callable[[str], str | None]) -> Any:
+    """With every text in it changed; keys stay as they are."""
     match body:
         case str():
             return change(body)

@@ -1,4 +1,4 @@
-"""A stand-in of Stripe's API over HTTP, as far as the relay reads it, and a shop whose sales it knows.
+"""A stand-in of Stripe's API over HTTP, as far as the relay reads it, a shop whose sales it knows, and a relay's source.
 
 Lists are newest first, filtered and paged as Stripe's are; `answers` are statuses to give before the true answers.
 """
@@ -7,14 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import orjson
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from relay.contract import Delivery
+from relay.mapping import map_delivery
+from relay.registry import load_providers
+from relay.settings import load
+from relay.sources import Source
+from relay.store.base import Store
+from tests.things import NOON, arrival
+
 API_KEY = "rk_live_of_the_tests"
+SECRET = "whsec_1"
+PROVIDERS = load_providers(None)
+STRIPE = PROVIDERS["stripe"]
 
 Json = dict[str, Any]
 
@@ -47,8 +60,8 @@ class StripeApi:
 
     # --- a shop ---
 
-    def put(self, kind: str, account: str = "", **values: Any) -> Json:
-        self.accounts.setdefault(account, {}).setdefault(kind, []).append(values)
+    def put(self, kind: str, in_account: str = "", /, **values: Any) -> Json:
+        self.accounts.setdefault(in_account, {}).setdefault(kind, []).append(values)
         return values
 
     def all(self, kind: str, account: str = "") -> list[Json]:
@@ -161,3 +174,21 @@ def bodies(api: StripeApi, *numbers: int | str) -> Iterator[Json]:
     """The events of these numbers, as the webhooks would bring them."""
     by_id = {event["id"]: event for lists in api.accounts.values() for event in lists.get("events", [])}
     return (by_id[f"evt_{number}"] for number in numbers)
+
+
+# --- the relay's side -------------------------------------------------------------------------------------------------
+
+
+def source_of(api_base: str, folder: Path, **variables: str) -> Source:
+    """A source of Stripe that reads from this API."""
+    environ = {"RELAY_STRIPE_SECRET": SECRET, "RELAY_STRIPE_API_KEY": API_KEY, "RELAY_STRIPE_API_BASE": api_base}
+    given = {**environ, "RELAY_JOIN_WAIT_S": "0", **variables}
+    return load(PROVIDERS, environ=given, env_file=folder / ".env").sources["stripe"]
+
+
+async def deliver(store: Store, source: Source, *events: Json) -> None:
+    """As the webhooks would."""
+    for event in events:
+        body = orjson.dumps(event)
+        mapped = map_delivery(STRIPE, source, Delivery(body=body, headers={}), received_at_ms=NOON)
+        await store.accept(arrival(*mapped, source=source.slug, body=body))

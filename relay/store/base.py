@@ -21,7 +21,7 @@ class StoreUnavailableError(Exception):
 # --- what goes in -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, unsafe_hash=True)
 class Outgoing:
     """A sealed event and where it goes."""
 
@@ -31,7 +31,7 @@ class Outgoing:
     wait_until_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, unsafe_hash=True)
 class Mapped:
     """One notification and all that was made of it."""
 
@@ -43,7 +43,7 @@ class Mapped:
     learned: Sequence[Entity] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, unsafe_hash=True)
 class Arrival:
     """One verified delivery, mapped."""
 

@@ -139,6 +139,11 @@ class Ledger:
         self.rows.keys.append((*key, ref))
 
     def _learn(self, source: str, learned: Entity) -> None:
+        known, learned_now = self._known, self.rows.entities
+        if not learned.names and not any((source, name) in known for name in learned.keys):
+            for name in learned.keys:
+                known[source, name] = learned_now[source, name] = learned
+            return
         if learned.names:  # names of one thing: what was known of any of them is known of all
             before = [self._known[source, name] for name in learned.keys if (source, name) in self._known]
             learned = reduce(lambda later, earlier: earlier.merged(later), before, learned)

@@ -147,12 +147,26 @@ class Writer:
                 return
 
     def _transaction(self, connection: Connection, work: list[_Group | _Task]) -> None:
+        if len(work) == 1 and isinstance(work[0], _Group) and self._accept_alone(connection, work[0]):
+            return
         with connection.begin():
             for item in work:
                 if isinstance(item, _Group):
                     self._accept_group(connection, item)
                 else:
                     _run_task(connection, item)
+
+    def _accept_alone(self, connection: Connection, group: _Group) -> bool:
+        """The common case, without a savepoint. False: something in it cannot be taken, and nothing was kept."""
+        try:
+            with connection.begin():
+                group.values = list(self._accept(connection, [arrival for arrival, _ in group.members]))
+        except Exception as error:
+            if is_outage(error):
+                raise
+            return False
+        self._observe(len(group.members))
+        return True
 
     def _accept_group(self, connection: Connection, group: _Group) -> None:
         arrivals = [arrival for arrival, _ in group.members]

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from relay.cases import delivery_of
 from relay.contract import Delivery
-from relay.scenarios import delivery_of
 
 Json = dict[str, Any]
 
