@@ -108,7 +108,7 @@ def backfill(
         f"{done.events} new events are in the outbox; {done.duplicates} more had been told already."
     )
     if done.events:
-        out.print("A running relay sends them within seconds.")
+        out.print("A running relay sends them within seconds, or when it is known who it was (RELAY_JOIN_WAIT_S).")
 
 
 @contextlib.contextmanager

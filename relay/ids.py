@@ -1,8 +1,9 @@
 """Row ids: 63-bit integers that grow with time, made without asking the database.
 
-42 bits of Unix milliseconds, 21 bits that are random at first and then counted up within the process: rows of one
-process are stored in the order in which they came, and two processes hardly ever meet. `made_at_ms` reads the time
-back, so that a prune by age is a prune by primary key.
+42 bits of Unix milliseconds, 6 bits of a node, and 15 bits that are random at first and then counted up within the
+process: rows of one process are stored in the order in which they came. Processes that share a database have nodes of
+their own and never meet; those that draw their node hardly ever do. `made_at_ms` reads the time back, so that a prune
+by age is a prune by primary key.
 """
 
 from __future__ import annotations
@@ -10,24 +11,34 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
+#: Nodes below this one are given by number, the others drawn.
+GIVEN_NODES = 32
+
+_NODES = 64
+_COUNT_BITS = 15
 _LOW_BITS = 21
+_LAST = (1 << _COUNT_BITS) - 1
 
 
 class RowIds:
-    """A generator of row ids. Not thread-safe: each writer thread owns one."""
+    """A generator of row ids. Not thread-safe: each writer thread owns one. `node` is below `GIVEN_NODES`, or drawn."""
 
-    def __init__(self, clock: Callable[[], int]) -> None:
+    def __init__(self, clock: Callable[[], int], *, node: int | None = None) -> None:
         self._clock = clock
         self._last = 0
         self._random = Random()  # noqa: S311  spreads processes apart, and keeps no secret
+        self._node = (self._random.randrange(GIVEN_NODES, _NODES) if node is None else node) << _COUNT_BITS
 
     def next(self) -> int:
         """A new id, greater than every one before."""
+        at_ms = self._last >> _LOW_BITS
         now_ms = self._clock()
-        if now_ms > self._last >> _LOW_BITS:
-            self._last = (now_ms << _LOW_BITS) | self._random.getrandbits(_LOW_BITS - 1)
-        else:
+        if now_ms > at_ms:
+            self._last = now_ms << _LOW_BITS | self._node | self._random.getrandbits(_COUNT_BITS - 1)
+        elif self._last & _LAST < _LAST:
             self._last += 1
+        else:  # so many within a millisecond: the next one begins early
+            self._last = (at_ms + 1) << _LOW_BITS | self._node
         return self._last
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import structlog
@@ -238,12 +239,17 @@ async def _read(scope: Scope, receive: Receive, limit: int) -> bytes:
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-async def _answer(send: Send, answer: Answer) -> None:
+@lru_cache
+def _head(answer: Answer) -> dict[str, Any]:
     headers = [
         (b"content-type", answer.content_type.encode()),
         (b"content-length", str(len(answer.body)).encode()),
     ]
     if answer.status in {429, 503}:
         headers.append((b"retry-after", _RETRY_AFTER_S))
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    return {"type": "http.response.start", "status": answer.status, "headers": headers}
+
+
+async def _answer(send: Send, answer: Answer) -> None:
+    await send(_head(answer))
     await send({"type": "http.response.body", "body": answer.body})

@@ -16,6 +16,7 @@ from relay.bookkeeping import OpenBooks
 from relay.books import RECONCILED, Entry, Report, Told, compare, extra, known_as, note_of, parted, sales, told_by
 from relay.sources import Source
 from relay.store.base import Store
+from relay.store.schema import EventState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,9 +98,10 @@ class _Events:
         return [*found.values()]
 
     async def others(self, question: Question, *, is_test: bool) -> list[tuple[Told, Sequence[str]]]:
-        """The events of the time that were not found, with their keys."""
+        """The events of the time that were not found, with their keys. One that waits has none, and may yet go."""
         found = {told.row for many in self._told.values() for told in many}
         rows = await self._store.revenue_events(self._slug, since_ms=question.since_ms, until_ms=question.until_ms)
-        others = [told for row in rows if row.id not in found and (told := told_by(row)) and told.is_test is is_test]
+        rows = [row for row in rows if row.id not in found and row.state is not EventState.WAITING]
+        others = [told for row in rows if (told := told_by(row)) and told.is_test is is_test]
         keys = await self._store.once_keys([told.row for told in others])
         return [(told, keys.get(told.row, ())) for told in others]

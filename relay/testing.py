@@ -10,8 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from functools import partial
@@ -30,6 +29,7 @@ from relay.scenarios import (
     TELLINGS,
     Plan,
     Scenario,
+    Telling,
     any_order,
     backfilled,
     check_scenario,
@@ -54,25 +54,30 @@ def conformance(
 
     `secret`: one that can sign for the provider, where one made up of its `SecretShape` cannot.
     """
-    found, checks = read_cases(provider, cases), {}
-    for promise in PROMISES:
-        checks[promise.__name__] = (rehearse(provider, secret=secret), partial(promise, cases=found))
+    found = read_cases(provider, cases)
+    checks: dict[str, Callable[[], Iterable[str]]] = {
+        promise.__name__: partial(_kept, promise, provider, found, secret) for promise in PROMISES
+    }
     for scenario in read_scenarios(scenarios) if scenarios else ():
         for telling in TELLINGS:
-            stage = stage_for(scenario, provider, secret=secret)
-            checks[f"{scenario.name} {telling.name}"] = (
-                stage,
-                partial(check_scenario, scenario=scenario, telling=telling),
-            )
+            checks[f"{scenario.name} {telling.name}"] = partial(_told, scenario, telling, provider, secret)
 
-    @pytest.mark.parametrize("opening, check", checks.values(), ids=checks)
-    def holds(opening: AbstractContextManager[Rehearsal], check: Callable[[Rehearsal], Iterator[str]]) -> None:
-        with opening as stage:
-            broken = list(check(stage))
-        if broken:
-            pytest.fail("\n".join(broken), pytrace=False)
+    @pytest.mark.parametrize("broken", checks.values(), ids=checks)
+    def holds(broken: Callable[[], Iterable[str]]) -> None:
+        if sentences := list(broken()):
+            pytest.fail("\n".join(sentences), pytrace=False)
 
     return holds
+
+
+def _kept(promise: Promise, provider: Provider, cases: Sequence[Case], secret: str | None) -> Iterator[str]:
+    with rehearse(provider, secret=secret) as stage:
+        yield from promise(stage, cases)
+
+
+def _told(scenario: Scenario, telling: Telling, provider: Provider, secret: str | None) -> Iterator[str]:
+    with stage_for(scenario, provider, secret=secret) as stage:
+        yield from check_scenario(stage, scenario, telling)
 
 
 # --- what it says -----------------------------------------------------------------------------------------------------

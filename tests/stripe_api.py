@@ -1,4 +1,4 @@
-"""A stand-in of Stripe's API over HTTP, as far as the relay reads it, a shop whose sales it knows, and a relay's source.
+"""A stand-in of Stripe's API over HTTP, as far as the relay reads it, a shop that it serves, and a relay's source.
 
 Lists are newest first, filtered and paged as Stripe's are; `answers` are statuses to give before the true answers.
 """

@@ -29,6 +29,7 @@ pytestmark = pytest.mark.anyio
 
 COMMANDS = [
     *(["serve"], ["sandbox"], ["send"], ["doctor"], ["providers"], ["hash"], ["remap"]),
+    *(["backfill"], ["reconcile"]),
     *(["outbox"], ["outbox", "release"], ["dead"], ["dead", "list"], ["dead", "show"], ["dead", "resend"]),
 ]
 REAL = {"OAA_PROJECT_ID": "42", "OAA_API_KEY": API_KEY}

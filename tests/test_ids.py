@@ -1,4 +1,4 @@
-from relay.ids import RowIds, first_at, made_at_ms
+from relay.ids import GIVEN_NODES, RowIds, first_at, made_at_ms
 from tests.things import NOON, Clock
 
 
@@ -24,3 +24,30 @@ def test_ids_fit_a_signed_64_bit_integer_for_a_long_time() -> None:
 
 def test_two_processes_hardly_ever_meet(clock: Clock) -> None:
     assert len({RowIds(clock).next() for _ in range(200)}) >= 195
+
+
+def test_processes_with_nodes_of_their_own_never_meet(clock: Clock) -> None:
+    made: list[int] = []
+    for node in range(GIVEN_NODES):
+        ids = RowIds(clock, node=node)
+        made += [ids.next() for _ in range(2000)]
+
+    assert len(made) == len(set(made))
+
+
+def test_a_node_that_is_drawn_is_none_that_is_given(clock: Clock) -> None:
+    drawn = {RowIds(clock).next() >> 15 & 63 for _ in range(500)}
+
+    assert GIVEN_NODES <= min(drawn)
+    assert max(drawn) <= 63
+
+
+def test_a_millisecond_with_more_ids_than_it_has_begins_the_next_one(clock: Clock) -> None:
+    ids = RowIds(clock, node=3)
+    made = [ids.next() for _ in range(100_000)]
+    clock.advance(ms=1)
+    made.append(ids.next())
+
+    assert made == sorted(set(made))
+    assert {3} == {row_id >> 15 & 63 for row_id in made}
+    assert NOON <= made_at_ms(made[0]) <= made_at_ms(made[-1]) <= NOON + 5

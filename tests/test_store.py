@@ -10,7 +10,7 @@ import pytest
 
 from relay.contract import Learned, Person, Variant
 from relay.identity import hash_email
-from relay.store.base import Batch, DestinationState, Store
+from relay.store.base import Batch, Bookmark, DestinationState, Store
 from relay.store.schema import EventState, Outcome
 from tests.things import DAY, NOON, Clock, arrival, mapped, purchase, sale
 
@@ -302,7 +302,6 @@ class TestJoining:
 
         assert names == ["trial_converted", "purchase"]
 
-
     async def test_a_waiting_event_takes_its_keys_when_it_leaves_so_that_another_may_tell_the_fact_first(
         self, store: Store, clock: Clock
     ) -> None:
@@ -439,3 +438,57 @@ class TestKeeping:
         assert await store.events(reference=str(row.id)) == [row]
         assert await store.events(reference=row.event_id) == [row]
         assert await store.events(reference="evt_other") == []
+
+
+class TestLookingUp:
+    async def test_an_event_is_found_by_every_key_that_leads_to_it(self, store: Store) -> None:
+        await store.accept(arrival(mapped(1, purchase(1, once=("checkout:1", "payment:1")))))
+        await store.accept(arrival(mapped(2, purchase(1, once=("payment:1", "charge:1")))))
+        (row,) = await store.events()
+
+        found = await store.holders("shop", ["checkout:1", "charge:1", "charge:2"])
+
+        assert found == {"checkout:1": row, "charge:1": row}
+        assert await store.holders("other-shop", ["checkout:1"]) == {}
+        assert await store.once_keys([row.id, 1]) == {row.id: ("charge:1", "checkout:1", "payment:1")}
+
+    async def test_an_event_that_waits_is_found_by_the_keys_that_it_will_take(self, store: Store) -> None:
+        waiting = purchase(1, person=Person(customer_id="1"), joins=("customer:1",), waits=True)
+        await store.accept(arrival(mapped(1, waiting, wait_until_ms=NOON + 1000)))
+
+        found = await store.holders("shop", ["payment:1", "payment:2"])
+
+        assert {"payment:1": EventState.WAITING} == {key: row.state for key, row in found.items()}
+
+    async def test_thousands_are_looked_up_at_once(self, store: Store) -> None:
+        await store.accept(arrival(*(mapped(number, purchase(number)) for number in range(1200))))
+
+        found = await store.holders("shop", [f"payment:{number}" for number in range(2000)])
+        listed = await store.revenue_events("shop", since_ms=NOON, until_ms=NOON + 1)
+
+        assert (1200, 1200) == (len(found), len(listed))
+        assert 1200 == len(await store.once_keys([row.id for row in listed]))
+
+    async def test_revenue_is_listed_by_the_time_of_the_fact(self, store: Store, clock: Clock) -> None:
+        clock.advance(days=3)  # told late
+        times = {"before": NOON - 1, "first": NOON, "last": NOON + DAY - 1, "after": NOON + DAY}
+        for name, at_ms in times.items():
+            await store.accept(sale(name, at_ms=at_ms))
+        await store.accept(sale("free", revenue=None, currency=None))
+        await store.accept(arrival(mapped("other", purchase("other")), source="other-shop"))
+
+        listed = await store.revenue_events("shop", since_ms=NOON, until_ms=NOON + DAY)
+
+        assert ["order_first", "order_last"] == [orjson.loads(row.payload)["properties"]["order_id"] for row in listed]
+
+    async def test_a_bookmark_is_kept_moved_and_forgotten(self, store: Store, clock: Clock) -> None:
+        assert await store.bookmark("backfill:shop") is None
+        await store.set_bookmark("backfill:shop", "page 1")
+        clock.advance(seconds=1)
+        await store.set_bookmark("backfill:shop", "page 2")
+        await store.set_bookmark("backfill:shop-eu", "page 7")
+
+        assert await store.bookmark("backfill:shop") == Bookmark("page 2", NOON + 1000)
+        assert {"backfill:shop", "backfill:shop-eu"} == set(await store.bookmarks("backfill:"))
+        await store.set_bookmark("backfill:shop", None)
+        assert await store.bookmark("backfill:shop") is None

@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from relay.store.base import Store, StoreUnavailableError
 from relay.store.migrations import migrate
 from relay.store.sql import SqlStore
+from relay.store.turns import Turns
 from relay.vault import Vault
 
 _SQLITE = "sqlite:///"
@@ -30,6 +31,22 @@ def key_path(url: str) -> Path:
     return database.with_name(database.name + ".key")
 
 
+def prepare(url: str) -> None:
+    """Make and migrate the store at this URL where needed.
+
+    Raises `StoreUnavailableError` with the reason where it cannot be written. Leaves no connection and no thread.
+    """
+    from relay.store.sqlite import open_engine  # noqa: PLC0415  only the backend in use is imported
+
+    path = sqlite_path(url)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        migrate(open_engine(path))
+    except (OSError, SQLAlchemyError) as error:
+        msg = f"the store at {path} cannot be opened: {getattr(error, 'orig', None) or error}"
+        raise StoreUnavailableError(msg) from error
+
+
 async def open_store(
     url: str,
     *,
@@ -37,28 +54,27 @@ async def open_store(
     clock: Callable[[], int],
     hold: bool = False,
     observe_group: Callable[[int], None] | None = None,
+    node: int | None = None,
 ) -> Store:
     """Open the store at this URL, making and migrating it where needed.
 
-    `hold`: keep batches that are in doubt for a person. `observe_group` is told the size of each commit group. Raises
+    `hold`: keep batches that are in doubt for a person. `observe_group` is told the size of each commit group. `node`:
+    the number of this process, where several take turns with one file, which is prepared already. Raises
     `StoreUnavailableError` with the reason where it cannot be written.
     """
     from relay.store.sqlite import SQLiteStatements, open_engine  # noqa: PLC0415  only the backend in use is imported
 
+    if node is None:
+        await asyncio.to_thread(prepare, url)
     path = sqlite_path(url)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        writing = open_engine(path)
-        await asyncio.to_thread(migrate, writing)
-    except (OSError, SQLAlchemyError) as error:
-        msg = f"the store at {path} cannot be opened: {getattr(error, 'orig', None) or error}"
-        raise StoreUnavailableError(msg) from error
     return SqlStore(
-        writing=writing,
+        writing=open_engine(path),
         reading=open_engine(path, reading=True),
         statements=SQLiteStatements(),
         vault=vault,
         clock=clock,
         hold=hold,
         observe_group=observe_group,
+        node=node,
+        turns=None if node is None else Turns(path),
     )

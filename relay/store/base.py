@@ -289,7 +289,7 @@ class Store(Protocol):
         ...
 
     async def holders(self, source: str, keys: Sequence[str]) -> Mapping[str, EventRow]:
-        """By once key of this source, the event that took it. A key that is free is left out."""
+        """By once key of this source, the event that took it, or that waits and will. Others are left out."""
         ...
 
     async def revenue_events(self, source: str, *, since_ms: int, until_ms: int) -> Sequence[EventRow]:

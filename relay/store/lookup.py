@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, RowMapping, Select, bindparam, delete, insert, select
+from sqlalchemy import Connection, RowMapping, Select, bindparam, delete, insert, literal_column, select
 
 from relay.ids import first_at, made_at_ms
+from relay.joining import load_waiting
 from relay.store.base import Bookmark, EventRow
 from relay.store.ledger import FACT
 from relay.store.outbox import among, packed
@@ -42,13 +43,23 @@ def event_row(row: RowMapping) -> EventRow:
 
 
 def holders(connection: Connection, *, source: str, once_keys: Sequence[str]) -> dict[str, EventRow]:
-    """The events that took these once keys, by key."""
-    found: dict[str, EventRow] = {}
+    """The events that took these once keys, by key; for a key that is free, one that waits and will take it."""
+    found = _waiting(connection, source, set(once_keys))
     wanted = event_rows().add_columns(keys.c.key).join(keys, keys.c.ref == events.c.id)
     wanted = wanted.where(keys.c.source == source, keys.c.key.in_(bindparam("wanted", expanding=True)))
     for piece in _pieces([FACT + key for key in dict.fromkeys(once_keys)]):
         for row in connection.execute(wanted, {"wanted": list(piece)}).mappings():
             found[row["key"].removeprefix(FACT)] = event_row(row)
+    return found
+
+
+def _waiting(connection: Connection, source: str, wanted: set[str]) -> dict[str, EventRow]:
+    """An event takes its keys when it leaves: until then they stand in its pieces."""
+    found: dict[str, EventRow] = {}
+    waiting = event_rows().where(events.c.source == source, events.c.state == literal_column("'waiting'"))
+    for row in connection.execute(waiting).mappings():
+        for key in wanted.intersection(load_waiting(row["pieces"]).once):
+            found.setdefault(key, event_row(row))
     return found
 
 

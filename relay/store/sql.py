@@ -31,6 +31,7 @@ from relay.store.desk import Desk
 from relay.store.ledger import Key, Ledger, Rows, fact_keys, wanted_entities, wanted_keys
 from relay.store.outbox import Outbox
 from relay.store.schema import EventState, Outcome, events, waits
+from relay.store.turns import Turns
 from relay.store.writer import Writer, is_outage
 from relay.vault import Vault
 
@@ -61,18 +62,21 @@ class SqlStore:
         clock: Callable[[], int],
         hold: bool,
         observe_group: Callable[[int], None] | None,
+        node: int | None = None,
+        turns: Turns | None = None,
     ) -> None:
         dialect = self._dialect = writing.dialect.name
         self._statements = statements
         self._vault = vault
         self._clock = clock
         self._hold = hold
-        self._ids = RowIds(clock)
+        self._ids = RowIds(clock, node=node)
         self._outbox = Outbox(dialect=dialect, ids=self._ids, clock=clock)
         self._desk = Desk(dialect=dialect, vault=vault)
         self._reading = reading
         self._readers = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
-        self._writer = Writer(writing.connect, self._accept, observe=observe_group)
+        self._turns = turns
+        self._writer = Writer(writing.connect, self._accept, observe=observe_group, turns=turns)
 
     # --- receiving ---
 
@@ -265,6 +269,8 @@ class SqlStore:
         await self._writer.close()
         self._readers.shutdown()
         self._reading.dispose()
+        if self._turns is not None:
+            self._turns.close()
 
     async def _read(self, job: Callable[[Connection], T]) -> T:
         """Run a reading job beside the writer. Raises `StoreUnavailableError`."""

@@ -45,7 +45,7 @@ def open_engine(path: Path, *, reading: bool = False) -> Engine:
         connection.execute("PRAGMA temp_store = MEMORY")
 
     def on_begin(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
+        _cursor(connection).execute(begin)
 
     event.listen(engine, "connect", on_connect)
     event.listen(engine, "begin", on_begin)

@@ -12,6 +12,7 @@ import contextlib
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection
@@ -31,11 +32,18 @@ class Writer:
     """Runs arrivals and jobs on its own thread. Bound to the event loop that made it."""
 
     def __init__(
-        self, connect: Callable[[], Connection], accept: AcceptGroup, *, observe: Callable[[int], None] | None = None
+        self,
+        connect: Callable[[], Connection],
+        accept: AcceptGroup,
+        *,
+        observe: Callable[[int], None] | None = None,
+        turns: AbstractContextManager[object] | None = None,
     ) -> None:
+        """`turns` is held around each transaction, where other processes write too."""
         self._connect = connect
         self._accept = accept
         self._observe = observe or (lambda _size: None)
+        self._turns = turns or contextlib.nullcontext()
         self._loop = asyncio.get_running_loop()
         self._gathering: list[tuple[Arrival, asyncio.Future[Receipt]]] = []
         self._in_flight = 0
@@ -149,7 +157,7 @@ class Writer:
     def _transaction(self, connection: Connection, work: list[_Group | _Task]) -> None:
         if len(work) == 1 and isinstance(work[0], _Group) and self._accept_alone(connection, work[0]):
             return
-        with connection.begin():
+        with self._turns, connection.begin():
             for item in work:
                 if isinstance(item, _Group):
                     self._accept_group(connection, item)
