@@ -110,15 +110,19 @@ class Child:
         return self._log.read_text(errors="replace")[-4000:] if self._log.exists() else ""
 
     def cpu_s(self) -> float:
-        """CPU that it has used up to now, in seconds."""
-        if self._process is None:
-            return 0.0
-        times = self._process.cpu_times()
-        return times.user + times.system
+        """CPU that it and its children have used up to now, in seconds."""
+        every = [process.cpu_times() for process in self._family()]
+        return sum(times.user + times.system for times in every)
 
     def rss_mb(self) -> float:
-        """Memory that it holds now, in MB."""
-        return self._process.memory_info().rss / _MB if self._process is not None else 0.0
+        """Memory that it holds now, in MB; where it has children, with theirs, each shared page counted once."""
+        every = self._family()
+        if len(every) == 1:
+            return every[0].memory_info().rss / _MB
+        return sum(getattr(process.memory_full_info(), "pss", process.memory_info().rss) for process in every) / _MB
+
+    def _family(self) -> list[psutil.Process]:
+        return [self._process, *self._process.children(recursive=True)] if self._process is not None else []
 
     @contextlib.contextmanager
     def watched(self, every_s: float = 0.05) -> Iterator[list[float]]:

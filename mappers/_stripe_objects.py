@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
+from functools import cache, lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,8 +26,14 @@ DECIMALS = {"ISK": 2, "UGX": 2, "MGA": 0}
 #: What Stripe writes on the payment of an invoice: from basil until late 2025 the only sign of the invoice.
 INVOICED = ("Subscription creation", "Subscription update", "Payment for Invoice")
 
-#: Where the buyer's e-mail address may stand, and the free metadata, nearest first.
-EMAILS = (
+
+def by_field(*paths: str) -> tuple[tuple[str, str], ...]:
+    """Paths, each with the field that it begins with: that is looked at first, as most objects do not have it."""
+    return tuple((path.partition(".")[0], path) for path in paths)
+
+
+#: Where the buyer's e-mail address may stand, nearest first.
+EMAILS = by_field(
     "customer_details.email",
     "customer_email",
     "receipt_email",
@@ -35,23 +42,30 @@ EMAILS = (
     "charges.data.0.billing_details.email",
     "customer.email",
 )
-METADATA = (
-    "metadata",
-    "parent.subscription_details.metadata",
-    "subscription_details.metadata",
-    "lines.data.0.metadata",
+#: Where the free metadata may stand, nearest last: it has the last word.
+METADATA = by_field(
     "customer.metadata",
+    "lines.data.0.metadata",
+    "subscription_details.metadata",
+    "parent.subscription_details.metadata",
+    "metadata",
 )
-PRORATION = ("proration", "parent.subscription_item_details.proration", "parent.invoice_item_details.proration")
+
+
+@cache
+def _steps(path: str) -> tuple[Any, ...]:
+    return tuple(int(step) if step.isdecimal() else step for step in path.split("."))
 
 
 def dig(value: Any, path: str) -> Any:
     """The value at a dotted path; None where a step is missing, null, or an id that was not expanded."""
-    for step in path.split("."):
-        if isinstance(value, list):
-            value = value[int(step)] if int(step) < len(value) else None
+    for step in _steps(path):
+        if isinstance(value, dict):
+            value = value.get(step)
+        elif isinstance(value, list):
+            value = value[step] if step < len(value) else None
         else:
-            value = value.get(step) if isinstance(value, dict) else None
+            return None
     return value
 
 
@@ -61,11 +75,15 @@ def ref(value: Any) -> Any:
 
 def keys(*ids: tuple[str, Any]) -> tuple[str, ...]:
     """`("payment", "pi_1")` is `payment:pi_1`; what has no id is left out."""
-    return tuple(dict.fromkeys(f"{kind}:{ref(value)}" for kind, value in ids if ref(value)))
+    made: dict[str, None] = {}
+    for kind, value in ids:
+        if value and (name := ref(value)):
+            made[f"{kind}:{name}"] = None
+    return tuple(made)
 
 
-def known(**properties: Any) -> dict[str, Any]:
-    return {name: value for name, value in properties.items() if value not in (None, "")}
+def known(properties: Json) -> dict[str, Any]:
+    return {name: value for name, value in properties.items() if value is not None and value != ""}
 
 
 def money(amount: int | None, currency: str | None) -> Decimal | None:
@@ -75,46 +93,53 @@ def money(amount: int | None, currency: str | None) -> Decimal | None:
 
 def unpaid(amount: int | None, currency: str | None) -> dict[str, Any]:
     """Money that did not move: properties, never revenue."""
-    return known(amount=money(amount, currency), currency=(currency or "").upper())
+    return known({"amount": money(amount, currency), "currency": (currency or "").upper()})
 
 
 # --- drafts -----------------------------------------------------------------------------------------------------------
 
 
-def about(o: Json, *joins: tuple[str, Any], **properties: Any) -> dict[str, Any]:
+def about(o: Json, properties: Json, joins: tuple[str, ...] = ()) -> dict[str, Any]:
     """What the drafts of all objects have: who it was, what is known of it, and who may know more."""
     customer = ref(o.get("customer")) or o.get("customer_account")
     return {
-        "person": Person(
-            email=next((email for path in EMAILS if (email := dig(o, path))), None),
-            external_id=o.get("client_reference_id"),
-            customer_id=customer,
-        ),
-        "metadata": {key: value for path in reversed(METADATA) for key, value in (dig(o, path) or {}).items()},
-        "joins": keys(*joins, ("customer", customer)),
-        "properties": known(**properties),
+        "person": Person(email=email_of(o), external_id=o.get("client_reference_id"), customer_id=customer),
+        "metadata": metadata_of(o),
+        "joins": (*joins, f"customer:{customer}") if customer else joins,
+        "properties": known(properties),
     }
 
 
-def sold(draft: dict[str, Any], o: Json, amount: int, **parts: int | None) -> dict[str, Any]:
-    """The draft with its money, in the currency of the payment and so of its refunds.
+def email_of(o: Json) -> Any:
+    for field, path in EMAILS:
+        if o.get(field) and (email := dig(o, path)):
+            return email
+    return None
 
-    What the buyer saw, where adaptive pricing showed another currency, is a property. `parts`: tax, discount, shipping.
-    All in minor units.
+
+def metadata_of(o: Json) -> dict[str, Any]:
+    metadata: dict[str, Any] = {}
+    for field, path in METADATA:
+        if isinstance(o.get(field), dict) and (nearer := dig(o, path)):
+            metadata |= nearer
+    return metadata
+
+
+def sold(
+    draft: dict[str, Any], o: Json, amount: int, *, tax: int | None, discount: int | None, shipping: int | None
+) -> dict[str, Any]:
+    """The draft with its money, in the currency of the payment and so of its refunds. All in minor units.
+
+    What the buyer saw, where adaptive pricing showed another currency, is a property.
     """
-    currency, shown = o["currency"], o.get("presentment_details") or {}
-    seen = unpaid(shown.get("presentment_amount"), shown.get("presentment_currency"))
-    properties = known(
-        discount=money(parts["discount"], currency),
-        shipping=money(parts["shipping"], currency),
-        **{f"presentment_{name}": value for name, value in seen.items()},
-    )
-    return draft | {
-        "revenue": money(amount, currency),
-        "currency": currency.upper(),
-        "tax": money(parts["tax"], currency),
-        "properties": draft["properties"] | properties,
-    }
+    currency, shown, properties = o["currency"], o.get("presentment_details"), draft["properties"]
+    if discount or shipping:
+        properties |= known({"discount": money(discount, currency), "shipping": money(shipping, currency)})
+    if shown:
+        seen = unpaid(shown.get("presentment_amount"), shown.get("presentment_currency"))
+        properties |= {f"presentment_{name}": value for name, value in seen.items()}
+    draft["revenue"], draft["tax"], draft["currency"] = money(amount, currency), money(tax, currency), currency.upper()
+    return draft
 
 
 # --- plans: subscription items and invoice lines say the same ---------------------------------------------------------
@@ -151,76 +176,112 @@ def move(left: Sequence[Json], taken: Sequence[Json], more: int | None) -> dict[
     """From one plan to another: of several, the first that does not stand on both sides."""
     gone, come = ([price_of(row).get("id") for row in rows] for rows in (left, taken))
     return known(
-        from_plan=next((plan for plan in gone if plan not in come), next(iter(gone), None)),
-        to_plan=next((plan for plan in come if plan not in gone), next(iter(come), None)),
-        direction=("upgrade" if more > 0 else "downgrade") if more else None,
+        {
+            "from_plan": next((plan for plan in gone if plan not in come), next(iter(gone), None)),
+            "to_plan": next((plan for plan in come if plan not in gone), next(iter(come), None)),
+            "direction": ("upgrade" if more > 0 else "downgrade") if more else None,
+        }
     )
 
 
 # --- Checkout sessions ------------------------------------------------------------------------------------------------
 
 
-def about_session(session: Json, **properties: Any) -> dict[str, Any]:
-    page = urlsplit(session.get("success_url") or session.get("return_url") or "")
-    is_ours = page.hostname and not f".{page.hostname}".endswith(".stripe.com")
+@lru_cache(maxsize=1024)
+def origin_of(page: str) -> str | None:
+    """The origin alone: path and query of a success page hold ids and placeholders. None for a page of Stripe's."""
+    parts = urlsplit(page)
+    is_ours = parts.hostname and not f".{parts.hostname}".endswith(".stripe.com")
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if is_ours else None
+
+
+def coupon_of(session: Json) -> Any:
+    if not session.get("discounts"):
+        return None
+    return ref(dig(session, "discounts.0.coupon") or dig(session, "discounts.0.promotion_code"))
+
+
+def about_session(session: Json) -> dict[str, Any]:
+    page = session.get("success_url") or session.get("return_url")
     draft = about(
         session,
-        order_id=ref(session.get("invoice") or session.get("payment_intent") or session["id"]),
-        payment_link=ref(session.get("payment_link")),
-        country=dig(session, "customer_details.address.country"),
-        coupon=ref(dig(session, "discounts.0.coupon") or dig(session, "discounts.0.promotion_code")),
-        **properties,
+        {
+            "order_id": ref(session.get("invoice") or session.get("payment_intent") or session["id"]),
+            "payment_link": ref(session.get("payment_link")),
+            "country": dig(session, "customer_details.address.country"),
+            "coupon": coupon_of(session),
+        },
     )
-    # the origin alone: path and query of a success page hold ids and placeholders
-    return draft | {"url": f"{page.scheme}://{page.netloc.rpartition('@')[2]}" if is_ours else None}
+    draft["url"] = origin_of(page) if page else None
+    return draft
 
 
 # --- invoices ---------------------------------------------------------------------------------------------------------
 
 
-def lines_of(invoice: Json, *, prorated: bool) -> list[Json]:
-    lines = dig(invoice, "lines.data") or []
-    return [line for line in lines if any(dig(line, path) for path in PRORATION) == prorated]
+def lines_of(invoice: Json) -> Sequence[Json]:
+    return dig(invoice, "lines.data") or ()
+
+
+def is_prorated(line: Json) -> bool:
+    """Before basil the line says so itself, since then what it comes from."""
+    return bool(
+        line.get("proration")
+        or dig(line, "parent.subscription_item_details.proration")
+        or dig(line, "parent.invoice_item_details.proration")
+    )
+
+
+def bought_by(invoice: Json) -> Json:
+    """The line that says what was bought: the first that is no proration, else the last that is one."""
+    line: Json = {}
+    for line in lines_of(invoice):
+        if not is_prorated(line):
+            break
+    return line
 
 
 def subscription_of(invoice: Json) -> Any:
     return ref(invoice.get("subscription") or dig(invoice, "parent.subscription_details.subscription"))
 
 
-def about_invoice(invoice: Json, **properties: Any) -> dict[str, Any]:
-    subscription = subscription_of(invoice)
-    lines = [*lines_of(invoice, prorated=False), *reversed(lines_of(invoice, prorated=True)), {}]
-    bought = plan_of(lines[0])
+def about_invoice(invoice: Json) -> dict[str, Any]:
+    subscription, bought = subscription_of(invoice), plan_of(bought_by(invoice))
+    if not subscription:
+        bought["plan"] = None
     return about(
         invoice,
-        ("origin", subscription or invoice["id"]),
-        ("subscription", subscription),
-        order_id=invoice["id"],
-        payment_id=ref(invoice.get("payment_intent") or invoice.get("charge")),
-        subscription_id=subscription,
-        billing_reason=invoice.get("billing_reason"),
-        country=dig(invoice, "customer_address.country"),
-        **(bought if subscription else bought | {"plan": None}),
-        **properties,
+        {
+            "order_id": invoice["id"],
+            "payment_id": ref(invoice.get("payment_intent") or invoice.get("charge")),
+            "subscription_id": subscription,
+            "billing_reason": invoice.get("billing_reason"),
+            "country": dig(invoice, "customer_address.country"),
+            **bought,
+        },
+        keys(("origin", subscription or invoice["id"]), ("subscription", subscription)),
     )
 
 
 def invoice_keys(invoice: Json) -> tuple[str, ...]:
-    paid_by = [invoice, *(each.get("payment") or {} for each in dig(invoice, "payments.data") or ())]
-    kinds = (("payment", "payment_intent"), ("charge", "charge"))
-    return keys(("invoice", invoice["id"]), *((kind, o.get(name)) for kind, name in kinds for o in paid_by))
+    payments, charges = [("payment", invoice.get("payment_intent"))], [("charge", invoice.get("charge"))]
+    for each in dig(invoice, "payments.data") or ():
+        payment = each.get("payment") or {}
+        payments.append(("payment", payment.get("payment_intent")))
+        charges.append(("charge", payment.get("charge")))
+    return keys(("invoice", invoice["id"]), *payments, *charges)
 
 
 def invoice_tax(invoice: Json, paid: int) -> int:
     """The tax in what was paid: a share of it where credit paid a share of the invoice."""
     taxes, total = invoice.get("total_taxes") or invoice.get("total_tax_amounts"), invoice.get("total") or paid
-    tax: int = sum(each["amount"] for each in taxes) if taxes else invoice.get("tax") or 0
+    tax: int = sum([each["amount"] for each in taxes]) if taxes else invoice.get("tax") or 0
     return tax if paid >= total else round(Fraction(tax * paid, total))
 
 
 def invoice_move(invoice: Json) -> dict[str, Any]:
     """Prorated lines give back for the plan that was left and take for the new one."""
-    lines = lines_of(invoice, prorated=True)
+    lines = [line for line in lines_of(invoice) if is_prorated(line)]
     left, taken = ([line for line in lines if line["amount"] * sign > 0] for sign in (-1, 1))
     return move(left, taken, sum(line["amount"] for line in lines))
 
@@ -248,46 +309,49 @@ OF_INVOICE = "of_invoice"
 
 def payment_keys(o: Json, *, is_charge: bool) -> tuple[str, ...]:
     """The keys of a PaymentIntent or a charge."""
-    payment, charge = o["id"], o.get("latest_charge") or dig(o, "charges.data.0.id")
-    if is_charge:
-        payment, charge = o.get("payment_intent"), o["id"]
+    payment, charge = (o.get("payment_intent"), o["id"]) if is_charge else (o["id"], o.get("latest_charge"))
+    charge = charge or dig(o, "charges.data.0.id")
     return keys(("invoice", invoice_of(o)), ("payment", payment), ("charge", charge))
 
 
-def about_payment(o: Json, *, is_charge: bool, **properties: Any) -> dict[str, Any]:
+def about_payment(o: Json, *, is_charge: bool) -> dict[str, Any]:
     payment = ref(o.get("payment_intent")) or o["id"] if is_charge else o["id"]
-    draft = about(o, ("origin", payment), order_id=payment, **properties)
+    draft = about(o, {"order_id": payment}, keys(("origin", payment)))
+    draft["unless"] = (OF_INVOICE,)
     # with neither field the shape cannot say whether there is an invoice
-    return draft | {
-        "unless": (OF_INVOICE,),
-        "waits": not {"invoice", "payment_details"} & o.keys() or reference(o).startswith("cs_"),
-    }
+    draft["waits"] = ("invoice" not in o and "payment_details" not in o) or reference(o).startswith("cs_")
+    return draft
 
 
-def about_paid(o: Json, charge: Any, **properties: Any) -> dict[str, Any]:
+def about_paid(o: Json, charge: Any, properties: Json) -> dict[str, Any]:
     """What refunds and disputes have: all that they know is whose payment it was."""
     payment = o.get("payment_intent")
-    joins = (("payment", payment), ("charge", charge), ("refund", properties.get("refund_id")))
-    return about(o, *joins, order_id=ref(payment or charge), **properties) | {"waits": True}
+    joins = keys(("payment", payment), ("charge", charge), ("refund", properties.get("refund_id")))
+    draft = about(o, {"order_id": ref(payment or charge), **properties}, joins)
+    draft["waits"] = True
+    return draft
 
 
 # --- subscriptions ----------------------------------------------------------------------------------------------------
 
 
 def items_of(subscription: Json) -> Sequence[Json]:
-    alone = {"plan": subscription.get("plan"), "quantity": subscription.get("quantity")}
-    return dig(subscription, "items.data") or [alone]
+    return dig(subscription, "items.data") or [
+        {"plan": subscription.get("plan"), "quantity": subscription.get("quantity")}
+    ]
 
 
 def items_before(subscription: Json, before: Json) -> Sequence[Json]:
     """The items before the change. Each renewal lists them since basil, because their periods changed."""
+    if not {"items", "plan", "quantity"} & before.keys():
+        return items_of(subscription)
     if before.get("items") or not {"plan", "quantity"} & before.keys():
         return items_of({**subscription, **before})
     return [{"plan": subscription.get("plan"), "quantity": subscription.get("quantity"), **before}]
 
 
 def contents(items: Sequence[Json]) -> list[tuple[str, int]]:
-    return sorted((price_of(item).get("id") or "", item.get("quantity") or 0) for item in items)
+    return sorted([(price_of(item).get("id") or "", item.get("quantity") or 0) for item in items])
 
 
 def is_ending(subscription: Json) -> bool:
@@ -297,7 +361,7 @@ def is_ending(subscription: Json) -> bool:
 def is_billed_at_once(now: Json, was: Json) -> bool:
     """Whether an invoice of its own was made for the change, which then tells it with its money."""
     start, end = (
-        o.get(f"current_period_{edge}") or dig(o, f"items.data.0.current_period_{edge}") or 0
+        o.get(f"current_period_{edge}") or dig(o, "items.data.0.fcurrent_period_{edge}") or 0
         for o, edge in ((now, "start"), (was, "end"))
     )
     is_renewed = start >= end > 0
@@ -305,8 +369,9 @@ def is_billed_at_once(now: Json, was: Json) -> bool:
     return is_made and not is_renewed and now.get("status") != "trialing"
 
 
-def about_subscription(subscription: Json, **properties: Any) -> dict[str, Any]:
+def about_subscription(subscription: Json) -> dict[str, Any]:
     itself = subscription["id"]
-    details = plan_of(items_of(subscription)[0]) | properties
-    draft = about(subscription, ("origin", itself), ("subscription", itself), subscription_id=itself, **details)
-    return draft | {"waits": True}
+    properties = {"subscription_id": itself, **plan_of(items_of(subscription)[0])}
+    draft = about(subscription, properties, keys(("origin", itself), ("subscription", itself)))
+    draft["waits"] = True
+    return draft

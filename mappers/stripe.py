@@ -77,7 +77,7 @@ provider = Provider(
     ),
     api_key=SecretShape(
         meaning="Stripe Dashboard > Developers > API keys > Create restricted key, which may read Events, Charges and "
-        "Refunds, PaymentIntents, Checkout Sessions and Invoices",
+        "Refunds, Checkout Sessions and Invoices",
         prefix="rk_",
         mistaken={
             "sk_": "a secret API key, which may do everything",
@@ -121,18 +121,19 @@ def _at_ms(n: Notification, seconds: int | None = None) -> int:
 @provider.on("checkout.session.completed", "checkout.session.async_payment_succeeded")
 def checkout(n: Notification) -> Iterator[Draft | Learned]:
     """Who is behind all that the session made; and the sale, unless an invoice that it does not name will tell it."""
-    session, draft = _object(n), about_session(_object(n))
-    invoice, payment, subscription = (session.get(name) for name in ("invoice", "payment_intent", "subscription"))
+    session = _object(n)
+    draft = about_session(session)
+    invoice, payment, subscription = session.get("invoice"), session.get("payment_intent"), session.get("subscription")
     sale = keys(("invoice", invoice), ("payment", payment), ("checkout", session["id"]))
-    made = keys(("subscription", subscription), *(("origin", thing) for thing in (subscription, invoice, payment)))
+    made = keys(("subscription", subscription), ("origin", subscription), ("origin", invoice), ("origin", payment))
     yield Learned(keys=sale + made + draft["joins"], person=draft["person"], metadata=draft["metadata"])
     mode = session.get("mode") or ("subscription" if subscription else "payment")
     told_later = session.get("payment_status", "paid") != "paid"
     told_by_invoice = mode != "payment" or (dig(session, "invoice_creation.enabled") and not invoice)
-    if session.get("amount_total") and not told_later and not told_by_invoice:
-        totals = session.get("total_details") or {}
-        parts = {part: totals.get(f"amount_{part}") for part in ("tax", "discount", "shipping")}
-        draft = sold(draft, session, session["amount_total"], **parts)
+    amount, totals = session.get("amount_total"), session.get("total_details") or {}
+    if amount and not told_later and not told_by_invoice:
+        tax, discount, shipping = totals.get("amount_tax"), totals.get("amount_discount"), totals.get("amount_shipping")
+        draft = sold(draft, session, amount, tax=tax, discount=discount, shipping=shipping)
         yield conversion("purchase", once=sale, at_ms=_at_ms(n), **draft)
 
 
@@ -140,7 +141,8 @@ def checkout(n: Notification) -> Iterator[Draft | Learned]:
 def unfinished_checkout(n: Notification) -> Iterator[Draft]:
     session = _object(n)
     name = "checkout_expired" if n.type == "checkout.session.expired" else "payment_failed"
-    draft = about_session(session, **unpaid(session.get("amount_total"), session.get("currency")))
+    draft = about_session(session)
+    draft["properties"] |= unpaid(session.get("amount_total"), session.get("currency"))
     yield event(name, once=f"{name}:{session['id']}", at_ms=_at_ms(n), **draft)
 
 
@@ -158,7 +160,8 @@ SALES = {
 
 @provider.on("invoice.paid")
 def invoice_paid(n: Notification) -> Iterator[Draft | Learned]:
-    invoice, draft, sale = _object(n), about_invoice(_object(n)), invoice_keys(_object(n))
+    invoice = _object(n)
+    draft, sale = about_invoice(invoice), invoice_keys(invoice)
     yield Learned(keys=sale + draft["joins"][1:], person=draft["person"], metadata=draft["metadata"])
     reason, subscription = invoice.get("billing_reason") or "subscription", subscription_of(invoice)
     name = SALES.get(reason, "purchase") if subscription else "purchase"
@@ -174,10 +177,9 @@ def invoice_paid(n: Notification) -> Iterator[Draft | Learned]:
         draft["joins"] = (f"trial:{subscription}", *draft["joins"])
         draft["variants"] = {"trial": Variant(name="trial_converted", once=f"trial_converted:{subscription}")}
     draft["waits"] = bool(subscription) or (reason == "manual" and invoice.get("collection_method") != "send_invoice")
-    draft["properties"] |= known(
-        coupon=ref(dig(invoice, "discount.coupon")), paid_out_of_band=invoice.get("paid_out_of_band") or None
-    )
-    discount = sum(each["amount"] for each in invoice.get("total_discount_amounts") or ())
+    coupon, paid_elsewhere = ref(dig(invoice, "discount.coupon")), invoice.get("paid_out_of_band") or None
+    draft["properties"] |= known({"coupon": coupon, "paid_out_of_band": paid_elsewhere})
+    discount = sum([each["amount"] for each in invoice.get("total_discount_amounts") or ()])
     shipping, tax = invoice.get("amount_shipping"), invoice_tax(invoice, paid)
     draft = sold(draft, invoice, paid, tax=tax, discount=discount, shipping=shipping)
     yield conversion(name, once=sale, at_ms=at_ms, **draft)
@@ -186,9 +188,10 @@ def invoice_paid(n: Notification) -> Iterator[Draft | Learned]:
 @provider.on("invoice.payment_failed")
 def invoice_failed(n: Notification) -> Iterator[Draft]:
     invoice, attempt = _object(n), f"{_object(n)['id']}:{n.body['created']}"
-    properties = {"attempt": invoice.get("attempt_count"), **unpaid(invoice.get("amount_due"), invoice.get("currency"))}
-    once = keys(("payment_failed", attempt), ("payment_failed", invoice.get("charge")))
-    yield event("payment_failed", once=once, at_ms=_at_ms(n), **about_invoice(invoice, **properties))
+    draft, once = about_invoice(invoice), keys(("payment_failed", attempt), ("payment_failed", invoice.get("charge")))
+    draft["properties"] |= known({"attempt": invoice.get("attempt_count")})
+    draft["properties"] |= unpaid(invoice.get("amount_due"), invoice.get("currency"))
+    yield event("payment_failed", once=once, at_ms=_at_ms(n), **draft)
 
 
 @provider.on("invoice_payment.paid")
@@ -202,7 +205,7 @@ def invoice_payment(n: Notification) -> Iterator[Learned]:
 @provider.on("credit_note.created")
 def credit_note(n: Notification) -> Iterator[Learned]:
     """Whose refunds these are. Its money is told by the refunds, and by later invoices that credit makes smaller."""
-    note, draft = _object(n), about(_object(n))
+    note, draft = _object(n), about(_object(n), {})
     refunds = [note.get("refund"), *(each.get("refund") for each in note.get("refunds") or ())]
     links = keys(("invoice", note["invoice"]), *(("refund", refund) for refund in refunds))
     yield Learned(keys=links + draft["joins"], person=draft["person"])
@@ -211,18 +214,26 @@ def credit_note(n: Notification) -> Iterator[Learned]:
 # --- payments without an invoice --------------------------------------------------------------------------------------
 
 
+def _came_in(o: Json) -> Any:
+    """What was paid: where that is zero, it is zero whatever was asked for."""
+    for name in ("amount_received", "amount_captured", "amount"):
+        if o.get(name) is not None:
+            return o[name]
+    return 0
+
+
 @provider.on("payment_intent.succeeded", option="payment_intents")
 @provider.on("charge.succeeded", "charge.captured", option="charges")
 def payment(n: Notification) -> Iterator[Draft | Learned]:
     o, is_charge = _object(n), n.type.startswith("charge.")
-    sale, draft = payment_keys(o, is_charge=is_charge), about_payment(o, is_charge=is_charge)
-    learned = draft["joins"] if is_invoiced(o) else draft["joins"][1:]
+    sale, draft, is_told = payment_keys(o, is_charge=is_charge), about_payment(o, is_charge=is_charge), is_invoiced(o)
+    learned = draft["joins"] if is_told else draft["joins"][1:]
     yield Learned(keys=sale + learned, person=draft["person"], metadata=draft["metadata"])
-    amount = next((o[name] for name in ("amount_received", "amount_captured", "amount") if o.get(name) is not None), 0)
-    if amount and o.get("captured", True) and not is_invoiced(o):
-        paths = {"tax": "tax.total_tax_amount", "discount": "discount_amount", "shipping": "shipping.amount"}
-        parts = {part: dig(o, f"amount_details.{path}") for part, path in paths.items()}
-        yield conversion("purchase", once=sale, at_ms=_at_ms(n), **sold(draft, o, amount, **parts))
+    amount, details = _came_in(o), o.get("amount_details")
+    if amount and o.get("captured", True) and not is_told:
+        tax, shipping = dig(details, "tax.total_tax_amount"), dig(details, "shipping.amount")
+        draft = sold(draft, o, amount, tax=tax, discount=dig(details, "discount_amount"), shipping=shipping)
+        yield conversion("purchase", once=sale, at_ms=_at_ms(n), **draft)
 
 
 @provider.on("payment_intent.payment_failed", option="payment_intents")
@@ -232,7 +243,8 @@ def payment_failed(n: Notification) -> Iterator[Draft]:
     error = o.get("last_payment_error") or o.get("outcome") or {}
     reason = error.get("decline_code") or error.get("reason") or error.get("code") or o.get("failure_code")
     attempt = o["id"] if is_charge else ref(error.get("charge")) or n.id
-    draft = about_payment(o, is_charge=is_charge, reason=reason, **unpaid(o.get("amount"), o.get("currency")))
+    draft = about_payment(o, is_charge=is_charge)
+    draft["properties"] |= known({"reason": reason}) | unpaid(o.get("amount"), o.get("currency"))
     if not is_invoiced(o):
         yield event("payment_failed", once=f"payment_failed:{attempt}", at_ms=_at_ms(n), **draft)
 
@@ -259,20 +271,20 @@ STATES = {
 ONCE = {"trial_started": "trial_start", "subscription_ended": "ended_at"}
 
 
-def _told(n: Notification, name: str, **properties: Any) -> Draft:
+def _told(n: Notification, name: str, draft: dict[str, Any], properties: Json) -> Draft:
     subscription = _object(n)
     once = f"{name}:{subscription['id']}" if name in ONCE else f"{name}:{subscription['id']}:{n.body['created']}"
     at_ms = _at_ms(n, subscription.get(ONCE.get(name, "")))
     tell = conversion if name == "trial_started" else event
-    return tell(name, once=once, at_ms=at_ms, **about_subscription(subscription, **properties))
+    return tell(name, once=once, at_ms=at_ms, **{**draft, "properties": draft["properties"] | known(properties)})
 
 
 def _why(subscription: Json) -> dict[str, Any]:
-    return {name: dig(subscription, f"cancellation_details.{name}") for name in ("reason", "feedback")}
+    details = subscription.get("cancellation_details")
+    return {"reason": dig(details, "reason"), "feedback": dig(details, "feedback")}
 
 
-def _learned(subscription: Json, was: Json) -> Iterator[Learned]:
-    draft = about_subscription(subscription)
+def _learned(subscription: Json, was: Json, draft: dict[str, Any]) -> Iterator[Learned]:
     yield Learned(keys=draft["joins"][1:], person=draft["person"], metadata=draft["metadata"])
     is_trial, is_new = "trialing" in (subscription.get("status"), was.get("status")), was.get("status") is None
     if is_trial or is_new or not subscription.get("trial_start"):
@@ -283,21 +295,23 @@ def _learned(subscription: Json, was: Json) -> Iterator[Learned]:
 def subscription_changed(n: Notification) -> Iterator[Draft | Learned]:
     now, before = _object(n), n.body["data"].get("previous_attributes") or {}
     was = {**now, **before} if n.type.endswith("updated") else {**now, "status": None}
-    yield from _learned(now, was)
+    draft = about_subscription(now)
+    yield from _learned(now, was, draft)
     for name, reason, is_so in CHANGES:
         if is_so(now) and not is_so(was):
-            yield _told(n, name, **_why(now) | known(reason=reason))
+            yield _told(n, name, draft, {**_why(now), **known({"reason": reason})})
     left, taken = items_before(now, before), items_of(now)
-    if contents(left) != contents(taken) and not is_billed_at_once(now, was):
-        yield _told(n, "plan_changed", **move(left, taken, gain(left, taken)))
+    if left is not taken and contents(left) != contents(taken) and not is_billed_at_once(now, was):
+        yield _told(n, "plan_changed", draft, move(left, taken, gain(left, taken)))
 
 
 @provider.on(*STATES)
 def subscription_state(n: Notification) -> Iterator[Draft | Learned]:
     subscription = _object(n)
-    yield from _learned(subscription, subscription)
+    draft = about_subscription(subscription)
+    yield from _learned(subscription, subscription, draft)
     if subscription.get("status") != "incomplete_expired":  # its first invoice was never paid: it never began
-        yield _told(n, STATES[n.type], **_why(subscription))
+        yield _told(n, STATES[n.type], draft, _why(subscription))
 
 
 # --- refunds and disputes ---------------------------------------------------------------------------------------------
@@ -316,9 +330,11 @@ def _is_told_by_charge(n: Notification) -> bool:
 def _refund(refund: Json, name: str, at_ms: int, *, waits: bool = True) -> Draft:
     amount, is_back = from_minor(refund["amount"], refund["currency"], DECIMALS), name == "refund_reversed"
     reason = refund.get("failure_reason" if is_back else "reason")
-    draft = about_paid(refund, refund.get("charge"), refund_id=refund["id"], reason=reason) | {"waits": waits}
-    money = {"revenue": amount if is_back else -amount, "currency": refund["currency"].upper()}
-    return event(name, once=f"{name}:{refund['id']}", at_ms=at_ms, **money, **draft)
+    properties = {"refund_id": refund["id"], "reason": reason}
+    draft = about_paid(refund, refund.get("charge"), properties)
+    draft["revenue"], draft["currency"] = amount if is_back else -amount, refund["currency"].upper()
+    draft["waits"] = waits
+    return event(name, once=f"{name}:{refund['id']}", at_ms=at_ms, **draft)
 
 
 @provider.on("refund.created", "refund.updated", "refund.failed", "charge.refund.updated")
@@ -337,7 +353,8 @@ def refund(n: Notification) -> Iterator[Draft]:
 def charge_refunded(n: Notification) -> Iterator[Draft | Learned]:
     """A twin of its refunds: says whose they are, tells those that it lists, and its last step where no other would."""
     charge, listed = _object(n), dig(_object(n), "refunds.data") or ()
-    draft = about_paid(charge, charge["id"]) | {"waits": False}
+    draft = about_paid(charge, charge["id"], {})
+    draft["waits"] = False
     yield Learned(keys=draft["joins"], person=draft["person"], metadata=draft["metadata"])
     payer = {name: charge.get(name) for name in ("customer", "payment_intent", "billing_details", "receipt_email")}
     for refund in listed:
@@ -358,7 +375,7 @@ def dispute(n: Notification) -> Iterator[Draft]:
     properties = {"dispute_id": o["id"], "reason": o.get("reason"), **unpaid(o.get("amount"), o.get("currency"))}
     if name:
         at_ms = _at_ms(n, o.get("created") if is_new else None)
-        yield event(name, once=f"{name}:{o['id']}", at_ms=at_ms, **about_paid(o, o.get("charge"), **properties))
+        yield event(name, once=f"{name}:{o['id']}", at_ms=at_ms, **about_paid(o, o.get("charge"), properties))
 
 
 # --- customers --------------------------------------------------------------------------------------------------------
@@ -373,5 +390,5 @@ def customer(n: Notification) -> Iterator[Draft | Learned]:
     }
     yield Learned(keys=(f"customer:{o['id']}",), **who)
     if n.type == "customer.created":
-        traits, at_ms = known(country=dig(o, "address.country")), _at_ms(n, o.get("created"))
+        traits, at_ms = known({"country": dig(o, "address.country")}), _at_ms(n, o.get("created"))
         yield identify(once=f"identify:{o['id']}", at_ms=at_ms, properties=traits, option="identify", **who)

@@ -8,6 +8,8 @@ import gc
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from relay.contract import Provider
 from relay.forwarding import Forwarding, ForwardingRules, Lane
 from relay.metrics import Metrics
 from relay.openanalytics import OpenAnalytics
-from relay.operating import Disk, Keeper, Retention, chores, remap
+from relay.operating import Disk, Keeper, Retention, beside, depths, remap
 from relay.receiving import PREFIX, Limits, Receive, Receiver, Scope, Send
 from relay.settings import Settings
 from relay.sources import Destination
@@ -99,59 +101,124 @@ def make_lane(
     return lane, client
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What receiving and forwarding have in common within one process."""
+
+    settings: Settings
+    providers: Mapping[str, Provider]
+    store: Store
+    metrics: Metrics
+    clock: Clock
+    disk: Disk
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    settings: Settings, providers: Mapping[str, Provider], *, metrics: Metrics, clock: Clock, node: int | None = None
+) -> AsyncIterator[Parts]:
+    """The parts, while the block runs. `node`: the number of this process, where several share the store."""
+    url = settings.database_url.get_secret_value()
+    store = await open_store(
+        url,
+        vault=open_vault(settings),
+        clock=clock,
+        hold=settings.in_doubt == "hold",
+        observe_group=metrics.commit_group.observe,
+        node=node,
+    )
+    disk = Disk(sqlite_path(url).parent, min_free_mb=settings.min_free_disk_mb)
+    try:
+        yield Parts(settings=settings, providers=providers, store=store, metrics=metrics, clock=clock, disk=disk)
+    finally:
+        await store.close()
+
+
+@contextlib.asynccontextmanager
+async def forwarding(parts: Parts) -> AsyncIterator[tuple[Forwarding, Keeper]]:
+    """Forward and keep house while the block runs. No other process does so with this store."""
+    settings, store, metrics, clock = parts.settings, parts.store, parts.metrics, parts.clock
+    async with contextlib.AsyncExitStack() as stack:
+        owner = secrets.token_hex(8)
+        if doubted := await store.recover(owner=owner):
+            log.warning("batches were under way when the relay ended: they are in doubt", batches=doubted)
+        lanes = []
+        for destination in settings.destinations.values():
+            lane, client = make_lane(destination, settings, store=store, metrics=metrics, clock=clock, owner=owner)
+            stack.push_async_callback(client.aclose)
+            lanes.append(lane)
+        going = Forwarding(lanes)
+        keeper = Keeper(
+            store=store, metrics=metrics, clock=clock, wake=going.wake, disk=parts.disk,
+            retention=Retention(bodies_days=settings.retain_bodies_days, keys_days=settings.retain_keys_days),
+        )  # fmt: skip
+        await _map_parked(store, settings, parts.providers)
+        going.start()
+        stack.push_async_callback(going.stop, within_s=settings.shutdown_s)
+        await stack.enter_async_context(beside(keeper.run()))
+        yield going, keeper
+
+
+def make_receiver(parts: Parts, wake: Callable[[str], None]) -> Receiver:
+    """The hot path. `wake` is told which destination has something new to send."""
+    settings = parts.settings
+    return Receiver(
+        sources=settings.sources, providers=parts.providers, store=parts.store, metrics=parts.metrics,
+        clock=parts.clock, wake=wake,
+        limits=Limits(max_waiting=settings.max_waiting, trouble=parts.disk.trouble,
+                      keep_bodies=settings.retain_bodies_days > 0),
+    )  # fmt: skip
+
+
 def create_app(settings: Settings, providers: Mapping[str, Provider], *, clock: Clock = unix_ms) -> RelayApp:
     """The relay as an ASGI app. It opens the store and begins to forward when its lifespan starts."""
     metrics = Metrics()
 
     @contextlib.asynccontextmanager
     async def lifespan(app: RelayApp) -> AsyncIterator[None]:
-        async with contextlib.AsyncExitStack() as stack:
-            url = settings.database_url.get_secret_value()
-            stack.enter_context(alone(sqlite_path(url)))
-            store = await open_store(
-                url,
-                vault=open_vault(settings),
-                clock=clock,
-                hold=settings.in_doubt == "hold",
-                observe_group=metrics.commit_group.observe,
-            )
-            stack.push_async_callback(store.close)
-            owner = secrets.token_hex(8)
-            if doubted := await store.recover(owner=owner):
-                log.warning("batches were under way when the relay ended: they are in doubt", batches=doubted)
-            lanes = []
-            for destination in settings.destinations.values():
-                lane, client = make_lane(destination, settings, store=store, metrics=metrics, clock=clock, owner=owner)
-                stack.push_async_callback(client.aclose)
-                lanes.append(lane)
-            forwarding = Forwarding(lanes)
-            disk = Disk(sqlite_path(url).parent, min_free_mb=settings.min_free_disk_mb)
-            keeper = Keeper(
-                store=store, metrics=metrics, clock=clock, wake=forwarding.wake, disk=disk,
-                retention=Retention(bodies_days=settings.retain_bodies_days, keys_days=settings.retain_keys_days),
-            )  # fmt: skip
-            app.receiver = Receiver(
-                sources=settings.sources, providers=providers, store=store, metrics=metrics, clock=clock,
-                wake=forwarding.wake,
-                limits=Limits(max_waiting=settings.max_waiting, trouble=disk.trouble,
-                              keep_bodies=settings.retain_bodies_days > 0),
-            )  # fmt: skip
-            app.state.store, app.state.keeper, app.state.disk = store, keeper, disk
-            await _map_parked(store, settings, providers)
-            forwarding.start()
-            stack.push_async_callback(forwarding.stop, within_s=settings.shutdown_s)
-            await stack.enter_async_context(chores(keeper))
-            _calm_the_collector()
-            log.info("ready", sources=sorted(settings.sources), destinations=sorted(settings.destinations))
-            yield
+        with alone(sqlite_path(settings.database_url.get_secret_value())):
+            async with opened(settings, providers, metrics=metrics, clock=clock) as parts:
+                app.state.parts, app.state.store = parts, parts.store
+                async with forwarding(parts) as (going, app.state.keeper):
+                    app.receiver = make_receiver(parts, going.wake)
+                    calm_the_collector()
+                    log.info("ready", sources=sorted(settings.sources), destinations=sorted(settings.destinations))
+                    yield
 
+    return _with_routes(lifespan)
+
+
+def create_receiving_app(
+    settings: Settings,
+    providers: Mapping[str, Provider],
+    *,
+    metrics: Metrics,
+    node: int,
+    wake: Callable[[str], None],
+    clock: Clock = unix_ms,
+) -> RelayApp:
+    """The same for one of several processes that receive, beside another one that forwards and keeps house."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: RelayApp) -> AsyncIterator[None]:
+        async with opened(settings, providers, metrics=metrics, clock=clock, node=node) as parts:
+            app.state.parts, app.state.store = parts, parts.store
+            app.receiver = make_receiver(parts, wake)
+            async with beside(parts.disk.watch()):
+                calm_the_collector()
+                yield
+
+    return _with_routes(lifespan)
+
+
+def _with_routes(lifespan: Callable[[RelayApp], AbstractAsyncContextManager[None]]) -> RelayApp:
     app = RelayApp(title="Relay", description=_ABOUT, version=__version__, lifespan=lifespan, redoc_url=None)
     _add_webhooks(app)
-    _add_health(app, settings, metrics)
+    _add_health(app)
     return app
 
 
-def _calm_the_collector() -> None:
+def calm_the_collector() -> None:
     """A webhook makes hundreds of objects, hardly any of them in a cycle: looking for cycles less often is cheaper."""
     gc.collect()
     gc.freeze()
@@ -186,7 +253,7 @@ def _add_webhooks(app: RelayApp) -> None:
         return Response(status_code=404)
 
 
-def _add_health(app: RelayApp, settings: Settings, metrics: Metrics) -> None:
+def _add_health(app: RelayApp) -> None:
     @app.get("/healthz", summary="Is the process alive?", tags=["health"])
     async def healthz() -> dict[str, str]:
         return {"status": "ok", "version": __version__}
@@ -198,19 +265,19 @@ def _add_health(app: RelayApp, settings: Settings, metrics: Metrics) -> None:
         responses={503: {"description": "Webhooks cannot be taken now; the body says why."}},
     )
     async def readyz() -> JSONResponse:
-        return await _ready(app, settings)
+        return await _ready(app.state.parts)
 
     @app.get("/metrics", summary="Prometheus metrics", tags=["health"], response_class=Response)
     async def prometheus() -> Response:
+        parts: Parts = app.state.parts
         with contextlib.suppress(StoreUnavailableError):
-            await app.state.keeper.depths()
-        return Response(metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+            await depths(parts.store, parts.metrics, now_ms=parts.clock())
+        return Response(parts.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-async def _ready(app: RelayApp, settings: Settings) -> JSONResponse:
+async def _ready(parts: Parts) -> JSONResponse:
     """503 only when webhooks cannot be taken; a destination that is away is told, and does not turn providers away."""
-    store: Store = app.state.store
-    trouble = app.state.disk.trouble()
+    store, trouble = parts.store, parts.disk.trouble()
     outbox: list[dict[str, Any]] = []
     destinations: dict[str, Any] = {}
     try:
@@ -220,7 +287,7 @@ async def _ready(app: RelayApp, settings: Settings) -> JSONResponse:
             age_s = None if depth.oldest_ms is None else max(0, now_ms - depth.oldest_ms) // 1000
             outbox.append({"destination": depth.destination, "pending": depth.pending + depth.batched,
                            "held": depth.held, "dead": depth.dead, "oldest_s": age_s})  # fmt: skip
-        for name in settings.destinations:
+        for name in parts.settings.destinations:
             paused = (await store.destination(name)).paused
             destinations[name] = {"state": "paused", "reason": paused} if paused else {"state": "open"}
     except StoreUnavailableError as error:

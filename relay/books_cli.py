@@ -86,12 +86,13 @@ def backfill(
                 )  # fmt: skip
 
     provider = providers[source.provider]
+    again = "What was done is kept: the same command goes on where this one stopped."
     try:
         done = terminal.run(work())
     except BooksError as error:
-        fail(str(error))
+        fail(f"{error} {again}")
     except KeyboardInterrupt:
-        fail("Interrupted. What was done is kept: the same command goes on where this one stopped.", code=_INTERRUPTED)
+        fail(f"Interrupted. {again}", code=_INTERRUPTED)
     if as_json:
         from dataclasses import asdict
 
@@ -174,6 +175,8 @@ def reconcile(
         report = terminal.run(work())
     except BooksError as error:
         fail(str(error), code=WRONG)
+    except KeyboardInterrupt:
+        fail("Interrupted: nothing was compared.", code=_INTERRUPTED)
     if report.unread_accounts:
         warn(f"connected accounts were left out: {', '.join(report.unread_accounts)}. Name them with --account.")
     if as_json:

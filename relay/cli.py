@@ -89,6 +89,10 @@ def serve(
     try:
         if is_demo:
             terminal.run(demonstration.show(settings, providers, out=out, command=own_name()))
+        elif settings.workers > 1:
+            from relay import workers
+
+            workers.serve_until_signal(settings, providers, started=_say_where)
         else:
             terminal.run(process.serve_until_signal(settings, providers, started=_say_where))
     except process.EndedError as error:

@@ -142,8 +142,8 @@ Mapper = Callable[[Notification], Iterable["Draft | Learned"]]
 
 
 def _once(keys: str | Sequence[str | None]) -> tuple[str, ...]:
-    found = (keys,) if isinstance(keys, str) else tuple(key for key in keys if key)
-    if not found or not all(found):
+    found = (keys,) if isinstance(keys, str) else tuple(filter(None, keys))
+    if not found or not found[0]:
         msg = "a draft needs at least one once key"
         raise UnmappableError(msg)
     return found

@@ -314,6 +314,11 @@ class Forwarding:
         if lane is not None:
             lane.wake()
 
+    def wake_all(self) -> None:
+        """Something new is in the outbox of some destination."""
+        for lane in self._lanes.values():
+            lane.wake()
+
     async def stop(self, *, within_s: float) -> None:
         """Let the calls in flight end; after `within_s` they are cut off, and their batches are in doubt."""
         for lane in self._lanes.values():

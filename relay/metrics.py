@@ -1,13 +1,24 @@
-"""What the relay counts, for Prometheus. One `Metrics` a process; the names are an interface."""
+"""What the relay counts, for Prometheus. One `Metrics` a process; the names are an interface.
+
+Where one relay is several processes, each counts into files of its own in a folder that they share, and whichever is
+asked adds up all of them. What is looked up in the store is not counted: who is asked looks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import partial
+from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 
 from relay.store.base import Depth
 
@@ -33,13 +44,34 @@ class Tally:
             self._child.inc(new)
 
 
-class Metrics:
-    """Counters, gauges and histograms of one relay."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """One of several processes that are counted as one relay."""
 
-    def __init__(self) -> None:
-        registry = self.registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        PlatformCollector(registry=registry)
+    #: Where each counts into files of its own.
+    folder: Path
+    #: What this one's files are called: the next process of this name goes on with them.
+    name: str
+    #: The parent of them all.
+    leader: int
+
+
+class Metrics:
+    """Counters, gauges and histograms of one relay, whose process this is, or one of whose processes."""
+
+    def __init__(self, group: Group | None = None) -> None:
+        self.registry = CollectorRegistry()
+        PlatformCollector(registry=self.registry)
+        self._looked_up = _LookedUp()
+        self.registry.register(self._looked_up)
+        registry: CollectorRegistry | None = self.registry
+        if group is None:
+            ProcessCollector(registry=self.registry)
+        else:
+            _count_into_files(group)
+            MultiProcessCollector(self.registry, path=str(group.folder))  # type: ignore[no-untyped-call]
+            self.registry.register(_Processes(group.leader))
+            registry = None  # the files are collected, and not what this process put into them
         self.deliveries = Counter(
             "relay_deliveries",
             "Deliveries, by source and what they were answered: accepted, refused_<reason>, too_large, overload.",
@@ -88,26 +120,11 @@ class Metrics:
         self.dead = Counter("relay_events_dead", "Events that became dead letters.", ["destination"], registry=registry)
         self.paused = Gauge(
             "relay_destination_paused", "1 while a destination refuses our credentials.", ["destination"],
-            registry=registry,
+            registry=registry, multiprocess_mode="mostrecent",
         )  # fmt: skip
         self.breaker_open = Gauge(
             "relay_destination_breaker_open", "1 while calls are held back after failures.", ["destination"],
-            registry=registry,
-        )  # fmt: skip
-        self.outbox = Gauge(
-            "relay_outbox_events", "Events that are not settled, by state.", ["destination", "state"], registry=registry
-        )
-        self.outbox_age = Gauge(
-            "relay_outbox_oldest_seconds", "Age of the oldest event that is not sent.", ["destination"],
-            registry=registry,
-        )  # fmt: skip
-        self.drift = Gauge(
-            "relay_drift", "What the destination accepted beyond the provider's books, in major units.",
-            ["source", "currency"], registry=registry,
-        )  # fmt: skip
-        self.reconciled = Gauge(
-            "relay_reconciled_timestamp_seconds", "When a source was last compared with its provider's books.",
-            ["source"], registry=registry,
+            registry=registry, multiprocess_mode="mostrecent",
         )  # fmt: skip
         self._types_seen: dict[str, set[str]] = {}
         self._tallies: list[Tally] = []
@@ -135,18 +152,80 @@ class Metrics:
         """Refresh the gauges of the outbox."""
         for depth in depths:
             for state in ("pending", "batched", "waiting", "held", "dead"):
-                self.outbox.labels(depth.destination, state).set(getattr(depth, state))
+                self._looked_up.outbox[depth.destination, state] = getattr(depth, state)
             age_ms = 0 if depth.oldest_ms is None else max(0, now_ms - depth.oldest_ms)
-            self.outbox_age.labels(depth.destination).set(age_ms / 1000)
+            self._looked_up.outbox_age[depth.destination,] = age_ms / 1000
 
     def show_drift(self, source: str, drift: Mapping[str, Decimal], *, at_ms: int) -> None:
         """Refresh the gauges of a source's last reconciliation, in which these were the currencies."""
-        self.drift.remove_by_labels({"source": source})
+        for labels in [labels for labels in self._looked_up.drift if labels[0] == source]:
+            del self._looked_up.drift[labels]
         for currency, amount in drift.items():
-            self.drift.labels(source, currency).set(float(amount))
-        self.reconciled.labels(source).set(at_ms / 1000)
+            self._looked_up.drift[source, currency] = float(amount)
+        self._looked_up.reconciled[source,] = at_ms / 1000
 
     def render(self) -> bytes:
         """The Prometheus text format."""
         self.show_tallies()
         return generate_latest(self.registry)
+
+
+@dataclass(slots=True, eq=False)
+class _LookedUp(Collector):
+    """Gauges of what the store says, by the values of their labels."""
+
+    outbox: dict[tuple[str, ...], float] = field(default_factory=dict)
+    outbox_age: dict[tuple[str, ...], float] = field(default_factory=dict)
+    drift: dict[tuple[str, ...], float] = field(default_factory=dict)
+    reconciled: dict[tuple[str, ...], float] = field(default_factory=dict)
+
+    def collect(self) -> Iterator[Metric]:
+        for found, name, words, labels in (
+            (self.outbox, "relay_outbox_events", "Events that are not settled, by state.", ("destination", "state")),
+            (self.outbox_age, "relay_outbox_oldest_seconds", "Age of the oldest event that is not sent.",
+             ("destination",)),
+            (self.drift, "relay_drift", "What the destination accepted beyond the provider's books, in major units.",
+             ("source", "currency")),
+            (self.reconciled, "relay_reconciled_timestamp_seconds",
+             "When a source was last compared with its provider's books.", ("source",)),
+        ):  # fmt: skip
+            family = GaugeMetricFamily(name, words, labels=labels)
+            for label_values, value in found.items():
+                family.add_metric(label_values, value)
+            yield family
+
+
+# --- several processes, counted as one --------------------------------------------------------------------------------
+
+#: Of the metrics of a process, those of which the least is told: when the oldest began, how many files each may open.
+_NOT_ADDED_UP = frozenset({"process_start_time_seconds", "process_max_fds"})
+
+
+def _count_into_files(group: Group) -> None:
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(group.folder)  # where the library looks, and nowhere else
+    values.ValueClass = values.MultiProcessValue(lambda: group.name)  # type: ignore[no-untyped-call]
+
+
+class _Processes(Collector):
+    """Memory, CPU and files of a process and its children, added up. Where the system does not tell them: nothing."""
+
+    def __init__(self, leader: int) -> None:
+        self._leader = leader
+
+    def collect(self) -> Iterator[Metric]:
+        found: dict[str, list[Metric]] = {}
+        for pid in (self._leader, *_children(self._leader)):
+            for family in ProcessCollector(pid=partial(int, pid), registry=None).collect():
+                found.setdefault(family.name, []).append(family)
+        for name, families in found.items():
+            samples = [family.samples[0] for family in families]
+            add_up = min if name in _NOT_ADDED_UP else sum
+            families[0].samples = [samples[0]._replace(value=add_up(sample.value for sample in samples))]
+            yield families[0]
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from functools import cache
+from typing import Any
 
 from iso4217 import Currency
 
@@ -34,16 +35,19 @@ def from_minor(amount: int | str, currency: str, exceptions: Mapping[str, int] =
     `exceptions` maps upper-case codes to the provider's own number of decimals. Raises `UnmappableError` for anything
     but an integer (or its decimal notation) and for an unknown currency.
     """
-    if isinstance(amount, bool) or not isinstance(amount, (int, str)):
-        msg = f"{amount!r} is not an integer of minor units"
-        raise UnmappableError(msg)
-    try:
-        minor = int(amount)
-    except ValueError:
-        msg = f"{amount!r} is not an integer of minor units"
-        raise UnmappableError(msg) from None
+    minor = amount if type(amount) is int else _whole(amount)
     decimals = exceptions.get(currency.upper())
     return Decimal(minor).scaleb(-(exponent(currency) if decimals is None else decimals))
+
+
+def _whole(amount: Any) -> int:
+    msg = f"{amount!r} is not an integer of minor units"
+    if isinstance(amount, bool) or not isinstance(amount, (int, str)):
+        raise UnmappableError(msg)
+    try:
+        return int(amount)
+    except ValueError:
+        raise UnmappableError(msg) from None
 
 
 def from_major(amount: str | float | Decimal) -> Decimal:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +64,12 @@ class Disk:
     def trouble(self) -> str | None:
         """Why nothing can be taken now, or None."""
         return self._trouble
+
+    async def watch(self) -> None:
+        """Look for ever, where no keeper does."""
+        while True:
+            await asyncio.sleep(_DISK_EVERY_MS / 1000)
+            self.look()
 
 
 class Keeper:
@@ -126,13 +132,18 @@ class Keeper:
             await asyncio.sleep(_BREATH_S)
 
     async def depths(self) -> Sequence[Depth]:
-        """The outbox now, in the gauges too, beside the drift that each source had when it was last reconciled."""
-        depths = await self._store.depths()
-        self._metrics.show_outbox(depths, now_ms=self._clock())
-        for name, bookmark in (await self._store.bookmarks(RECONCILED)).items():
-            drift = drift_of(bookmark.position)
-            self._metrics.show_drift(name.removeprefix(RECONCILED), drift, at_ms=bookmark.noted_at_ms)
-        return depths
+        """The outbox now, in the gauges too."""
+        return await depths(self._store, self._metrics, now_ms=self._clock())
+
+
+async def depths(store: Store, metrics: Metrics, *, now_ms: int) -> Sequence[Depth]:
+    """The outbox now, in the gauges too, beside the drift that each source had when it was last reconciled."""
+    found = await store.depths()
+    metrics.show_outbox(found, now_ms=now_ms)
+    for name, bookmark in (await store.bookmarks(RECONCILED)).items():
+        drift = drift_of(bookmark.position)
+        metrics.show_drift(name.removeprefix(RECONCILED), drift, at_ms=bookmark.noted_at_ms)
+    return found
 
 
 @dataclass(slots=True)
@@ -188,9 +199,9 @@ async def _remap_one(store: Store, source: Source, provider: Provider, one: Kept
 
 
 @contextlib.asynccontextmanager
-async def chores(keeper: Keeper) -> AsyncIterator[None]:
-    """Run the keeper while the block runs."""
-    task = asyncio.create_task(keeper.run(), name="keeper")
+async def beside(chores: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Let a keeper run, or the disk be watched, while the block runs."""
+    task = asyncio.create_task(chores, name="chores")
     try:
         yield
     finally:

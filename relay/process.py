@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from relay.app import RelayApp, create_app
 from relay.contract import Provider
@@ -12,6 +14,9 @@ from relay.serving import Served, StartError, serve
 from relay.settings import Settings
 from relay.store.base import StoreUnavailableError
 from relay.vault import VaultError
+
+#: What a person can act on.
+REASONS = (StoreUnavailableError, VaultError, OSError)
 
 
 class EndedError(Exception):
@@ -22,7 +27,18 @@ async def serve_until_signal(
     settings: Settings, providers: Mapping[str, Provider], *, started: Callable[[Served], None]
 ) -> None:
     """Serve on the configured address until SIGINT or SIGTERM. Raises `EndedError`."""
-    app = create_app(settings, providers)
+    await serve_app(create_app(settings, providers), settings, started=started)
+
+
+async def serve_app(
+    app: RelayApp,
+    settings: Settings,
+    *,
+    started: Callable[[Served], None],
+    listener: socket.socket | None = None,
+    signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM),
+) -> None:
+    """Serve this app until one of the signals, on the configured address or this listener. Raises `EndedError`."""
     log = logging.getLogger("uvicorn.error")
     reasons = _reasons_of(app)
 
@@ -32,16 +48,16 @@ async def serve_until_signal(
 
     log.addFilter(is_news)
     try:
-        await serve(app, host=settings.host, port=settings.port, grace_s=settings.shutdown_s, started=started)
+        await serve(app, host=settings.host, port=settings.port, listener=listener, grace_s=settings.shutdown_s,
+                    started=started, signals=signals)  # fmt: skip
     except StartError as error:
-        raise EndedError(_in_words(error, reasons)) from None
+        raise EndedError(reasons[0] if reasons else in_words(error)) from None
     finally:
         log.removeFilter(is_news)
 
 
-def _in_words(error: StartError, reasons: list[str]) -> str:
-    if reasons:
-        return reasons[0]
+def in_words(error: StartError) -> str:
+    """With what to do, where that is known."""
     if "cannot listen" in str(error):
         return f"{error}. Stop what listens there, or choose another port: RELAY_PORT=8010, for example."
     return str(error)
@@ -57,7 +73,7 @@ def _reasons_of(app: RelayApp) -> list[str]:
         try:
             async with live(app):
                 yield
-        except (StoreUnavailableError, VaultError, OSError) as error:
+        except REASONS as error:
             reasons.append(str(error))
             raise
 

@@ -119,10 +119,11 @@ class Rehearsal:
         self._runner = runner
         self._numbers = count(1)
 
-    def begin(self) -> Life:
-        """A source that has heard nothing yet."""
+    def begin(self, beside: Life | None = None) -> Life:
+        """A source that has heard nothing yet. Its events leave by themselves, or with those of `beside`."""
         slug = f"{self.provider.name}-{next(self._numbers)}"
-        return Life(self, replace(self.source, slug=slug, destination=slug, test_destination=slug))
+        to = beside.source.destination if beside else slug
+        return Life(self, replace(self.source, slug=slug, destination=to, test_destination=to))
 
     def tell(self, *told: tuple[Life, Delivery]) -> list[Receipt]:
         """As `Life.tell`, for deliveries to several sources at the same moment."""
@@ -159,6 +160,8 @@ class Rehearsal:
             while batch := await self._store.claim(destination, limit=_BATCH, lease_ms=_LEASE_MS, owner="rehearsal"):
                 found += [event.payload for event in batch.events]
                 await self._store.sent(batch)
+                if len(batch.events) < _BATCH:
+                    break
             return found
 
         return self._runner.run(send_all())

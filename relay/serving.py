@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -25,7 +25,6 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _HANG_UP = "relay.hang_up"
 _BACKLOG = 2048
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StartError(Exception):
@@ -51,13 +50,14 @@ async def serving(
     *,
     host: str = "127.0.0.1",
     port: int = 0,
+    listener: socket.socket | None = None,
     grace_s: int = 10,
     keep_alive_s: int = 5,
     hurry: asyncio.Event | None = None,
 ) -> AsyncIterator[Served]:
     """Serve `app` while the block runs, without touching signals. Raises `StartError`.
 
-    `hurry`, when set, ends the wait for what is in flight.
+    `listener`: a socket of `listen` in place of host and port. `hurry`, when set, ends the wait for what is in flight.
     """
     config = uvicorn.Config(
         cast("Any", app),
@@ -74,11 +74,11 @@ async def serving(
         timeout_graceful_shutdown=grace_s,
     )
     config.load()
-    with _listen(host, port) as listener:
+    with listener or listen(host, port) as taking:
         server = uvicorn.Server(config)
         server.lifespan = config.lifespan_class(config)
         try:
-            await server.startup(sockets=[listener])
+            await server.startup(sockets=[taking])
         except SystemExit:  # uvicorn's word for a lifespan that failed; it has logged why
             msg = "the app did not start; the log says why"
             raise StartError(msg) from None
@@ -86,9 +86,9 @@ async def serving(
         if hurry is not None:
             tasks.append(asyncio.create_task(_force_exit(server, hurry)))
         try:
-            yield Served(host, listener.getsockname()[1])
+            yield Served(*taking.getsockname()[:2])
         finally:
-            await server.shutdown(sockets=[listener])
+            await server.shutdown(sockets=[taking])
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
@@ -97,27 +97,31 @@ async def serving(
 async def serve(
     app: ASGIApp,
     *,
-    host: str,
-    port: int,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    listener: socket.socket | None = None,
     grace_s: int = 10,
     keep_alive_s: int = 75,
     started: Callable[[Served], None] = lambda _served: None,
+    signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM),
 ) -> None:
-    """Serve `app` until SIGINT or SIGTERM, then stop gracefully; a second signal stops at once. Raises `StartError`."""
+    """Serve `app` until one of the signals, then stop gracefully; a second one stops at once. Raises `StartError`."""
     loop = asyncio.get_running_loop()
     stop, hurry = asyncio.Event(), asyncio.Event()
 
     def on_signal() -> None:
         (hurry if stop.is_set() else stop).set()
 
-    for number in _SIGNALS:
+    for number in signals:
         loop.add_signal_handler(number, on_signal)
     try:
-        async with serving(app, host=host, port=port, grace_s=grace_s, keep_alive_s=keep_alive_s, hurry=hurry) as served:
+        async with serving(
+            app, host=host, port=port, listener=listener, grace_s=grace_s, keep_alive_s=keep_alive_s, hurry=hurry
+        ) as served:
             started(served)
             await stop.wait()
     finally:
-        for number in _SIGNALS:
+        for number in signals:
             loop.remove_signal_handler(number)
 
 
@@ -136,7 +140,8 @@ class _Protocol(HttpToolsProtocol):
         self.scope["extensions"] = {_HANG_UP: {"abort": self.transport.abort}}
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that takes connections from now on; who takes them from it may come later. Raises `StartError`."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio turns Nagle's delay off (40 ms an answer) only where the protocol is given, so `create_server` won't do
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -28,7 +29,10 @@ _TIMEOUT_S = 30
 #: The package repeats what failed on the way, 409 and 5xx; 429 is repeated here.
 _RETRIES = 4
 _LATER_S = (1, 2, 4, 8, 16, 30)
+#: A step of a charge is told within so many seconds of its refund.
+_STEP_S = 60
 _NOT_THERE = "resource_missing"
+_NO_SUCH_URL = 404
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 Json = Mapping[str, Any]
@@ -83,22 +87,23 @@ class StripeBooks:
     def entries(self, *, since_ms: int, until_ms: int) -> Iterator[Sequence[Entry]]:
         created = _between(since_ms, until_ms)
         for account in self._accounts:
-            links = self._links(account, created=created)
             invoices: dict[str, list[str]] = {}
-            for link in links:
+            charged: Counter[str] = Counter()
+            for link in self._links(account, created=created):
                 for _, paid_by in _paid_by(link):
                     invoices.setdefault(paid_by, []).append(_id(link["invoice"]))
+                    charged[_id(link["invoice"])] += link["amount_paid"] or 0
             for page in self._pages("/v1/charges", account, created=created):
-                yield [_payment(charge, account, invoices) for charge in page if _is_paid(charge)]
+                paid = [charge for charge in page if _is_paid(charge)]
+                for charge in paid:
+                    for _, invoice in _named(charge, "invoice"):  # before basil
+                        charged[invoice] += _captured(charge)
+                yield [_payment(charge, account, invoices) for charge in paid]
             for page in self._pages("/v1/refunds", account, created=created):
                 yield [_refund(refund, account) for refund in page]
-            charged: dict[str, int] = {}
-            for link in links:
-                if _paid_by(link):
-                    charged[_id(link["invoice"])] = charged.get(_id(link["invoice"]), 0) + (link["amount_paid"] or 0)
             for page in self._pages("/v1/invoices", account, status="paid", created=created):
-                rest = [(invoice, invoice["amount_paid"] - charged.get(invoice["id"], 0)) for invoice in page]
-                yield [_off_stripe(invoice, amount, account) for invoice, amount in rest if amount > 0]
+                rest = [(o, o["amount_paid"] - charged[o["id"]]) for o in page]
+                yield [_off_stripe(o, amount, account) for o, amount in rest if amount > 0]
 
     # --- names ---
 
@@ -126,7 +131,8 @@ class StripeBooks:
 
     def _of_payment(self, payment: str, account: str) -> list[tuple[str, str]]:
         charges = [charge for page in self._pages("/v1/charges", account, payment_intent=payment) for charge in page]
-        paid = [("charge", charge["id"]) for charge in charges if _is_paid(charge)]
+        paid = [name for charge in charges if _is_paid(charge)
+                for name in (("charge", charge["id"]), *_named(charge, "invoice"))]  # fmt: skip
         of = {"type": "payment_intent", "payment_intent": payment}
         links = self._links(account, payment=of)
         return [("payment", payment), *paid, *(("invoice", _id(link["invoice"])) for link in links)] if paid else []
@@ -144,13 +150,14 @@ class StripeBooks:
         if not step:
             refund = self._get(f"/v1/refunds/{id_}", account)
             return [] if refund is None else [("refund", id_), ("refund_reversed", id_)]
-        total, told = 0, int(step.partition(":")[0])
+        total, told, at_s = 0, *(int(number) for number in step.split(":"))
         refunds = [refund for page in self._pages("/v1/refunds", account, charge=charge) for refund in page]
         for refund in sorted(refunds, key=lambda refund: int(refund["created"])):
             total += refund["amount"]
             if total == told:
                 return [("refund", refund["id"])]
-        return []
+        near = [refund["id"] for refund in refunds if abs(refund["created"] - at_s) <= _STEP_S]
+        return [("refund", near[0])] if len(near) == 1 else []
 
     def _links(self, account: str, **params: Any) -> list[Json]:
         """What was paid of which invoice, and by what."""
@@ -184,7 +191,7 @@ class StripeBooks:
                     raise _trouble(error, path) from None
                 self._sleep(wait_s)
             except stripe.StripeError as error:
-                if error.code == _NOT_THERE and "starting_after" not in params:
+                if "starting_after" not in params and (error.code == _NOT_THERE or _is_old(path, error)):
                     return None
                 raise _trouble(error, path) from None
             else:
@@ -196,6 +203,11 @@ class StripeBooks:
 _LOOKED_UP = ("payment", "charge", "invoice", "checkout", "refund", "refund_reversed")
 
 
+def _is_old(path: str, error: stripe.StripeError) -> bool:
+    """Whether it is an API before 2025-03-31 (basil), where charges name their invoices themselves."""
+    return path == "/v1/invoice_payments" and error.http_status == _NO_SUCH_URL
+
+
 def _trouble(error: stripe.StripeError, path: str) -> BooksError:
     words = " ".join((error.user_message or type(error).__name__).split())
     match error:
@@ -204,9 +216,9 @@ def _trouble(error: stripe.StripeError, path: str) -> BooksError:
         case stripe.PermissionError():
             remedy = f"Give the key read access to {path}, and to connected accounts where it is about one."
         case stripe.RateLimitError():
-            remedy = "Try again later: what was done is kept."
+            remedy = "Try again later."
         case _:
-            remedy = "Try again: what was done is kept."
+            remedy = "Try again."
     return BooksError(f"Stripe did not give {path}: {words} {remedy}")
 
 
@@ -247,6 +259,10 @@ def _is_paid(charge: Json) -> bool:
     return charge["status"] == "succeeded" and bool(charge["captured"])
 
 
+def _captured(charge: Json) -> int:
+    return int(charge["amount"] if charge.get("amount_captured") is None else charge["amount_captured"])
+
+
 def _money(amount: int, currency: str) -> Decimal:
     return from_minor(amount, currency, DECIMALS)
 
@@ -261,13 +277,12 @@ def _shown(o: Json, sign: int) -> tuple[Decimal, str] | None:
 def _payment(charge: Json, account: str, invoices: Mapping[str, Sequence[str]]) -> Entry:
     named = [*_payment_of(charge), ("charge", charge["id"]), *_named(charge, "invoice")]
     named += [("invoice", invoice) for _, id_ in named for invoice in invoices.get(id_, ())]
-    amount = charge["amount"] if charge.get("amount_captured") is None else charge["amount_captured"]
     return Entry(
         kind="payment",
         id=named[0][1],
         account=account,
         at_ms=charge["created"] * 1000,
-        amount=_money(amount, charge["currency"]),
+        amount=_money(_captured(charge), charge["currency"]),
         currency=charge["currency"].upper(),
         keys=tuple(dict.fromkeys(_key(kind, id_, account) for kind, id_ in named)),
         shown=_shown(charge, 1),

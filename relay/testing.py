@@ -41,7 +41,7 @@ from relay.scenarios import (
 )
 from relay.store.base import Mapped
 from relay.store.schema import Outcome
-from relay.variations import in_currency, personal_texts, replaced, without_a_part
+from relay.variations import in_currency, numbers_in, personal_texts, replaced, without_a_part
 
 #: Yields a sentence for each thing that breaks it.
 Promise = Callable[[Rehearsal, Sequence[Case]], Iterator[str]]
@@ -130,14 +130,28 @@ def _tampered(provider: Provider, sent: Delivery, secret: str) -> Iterator[tuple
 
 def what_is_said_twice_counts_once(stage: Rehearsal, cases: Sequence[Case]) -> Iterator[str]:
     """The same delivery again, at once and later, changes nothing."""
-    for case in cases:
-        once, again = stage.begin(), stage.begin()
-        stage.tell((once, case.delivery), (again, case.delivery), (again, case.delivery))
-        once.finish()
-        again.tell(case.delivery)
-        again.finish()
-        if Counter(once.payloads) != Counter(again.payloads):
-            yield f"{case.name}: {len(once.payloads)} events when told once, {len(again.payloads)} when repeated"
+    first, repeat = stage.begin(), stage.begin()
+    once = [(stage.begin(first), case.delivery) for case in cases]
+    again = [(stage.begin(repeat), case.delivery) for case in cases]
+    stage.tell(*once, *again, *again)
+    first.finish()
+    stage.tell(*again)
+    repeat.finish()
+    names = _names(stage, ((case, case.delivery) for case in cases))
+    have, must = (Counter(names[event["properties"]["event_id"]] for event in life.sent) for life in (repeat, first))
+    for name in sorted({*have, *must}):
+        if have[name] != must[name]:
+            yield f"{name}: {must[name]} events when told once, {have[name]} when repeated"
+
+
+def _names(stage: Rehearsal, told: Iterable[tuple[Case, Delivery]]) -> dict[str, str]:
+    """The names of the cases, by the ids of the events that they make."""
+    return {
+        outgoing.sealed.event_id: case.name
+        for case, delivery in told
+        for mapped in stage.map(delivery)
+        for outgoing in mapped.events
+    }
 
 
 def any_order_counts_the_same(stage: Rehearsal, cases: Sequence[Case]) -> Iterator[str]:
@@ -174,16 +188,19 @@ def _fresh(case: Case, token: str) -> Delivery:
 
 def a_sample_is_new_each_time(stage: Rehearsal, cases: Sequence[Case]) -> Iterator[str]:
     """Every id that counts is among the fresh ones of its case: two samples are two facts, one sent twice is one."""
-    for case in cases:
-        if not case.drafts:
-            continue
-        life, counts = stage.begin(), []
-        for tokens in (("one",), ("other", "one")):
-            life.tell(*(_fresh(case, token) for token in tokens))
-            life.finish()
-            counts.append(len({event["properties"]["event_id"] for event in life.sent}))
-        if counts[1] != 2 * counts[0]:
-            yield f"{case.name}: a sample makes {counts[0]} events, two of them and one again make {counts[1]}"
+    one, other = ([(case, _fresh(case, token)) for case in cases if case.drafts] for token in ("one", "other"))
+    first, both = stage.begin(), stage.begin()
+    stage.tell(*((stage.begin(first), delivery) for _, delivery in one))
+    first.finish()
+    lives = [stage.begin(both) for _ in one]
+    for told in (one, other, one):
+        stage.tell(*((life, delivery) for life, (_, delivery) in zip(lives, told, strict=True)))
+    both.finish()
+    names = _names(stage, [*one, *other])
+    single, double = (Counter(names[event["properties"]["event_id"]] for event in life.sent) for life in (first, both))
+    for name, number in sorted(single.items()):
+        if double[name] != 2 * number:
+            yield f"{name}: a sample makes {number} events; that one, another and that one again make {double[name]}"
 
 
 # --- what else may come -----------------------------------------------------------------------------------------------
@@ -251,31 +268,29 @@ def _unnamed(named: set[str], text: str) -> str | None:
 def another_currency_has_its_own_decimals(stage: Rehearsal, cases: Sequence[Case]) -> Iterator[str]:
     """With yen or Kuwaiti dinars in the place of a currency of two decimals, amounts are exact, or it is parked."""
     for case in cases:
-        must = _amounts(stage.map(case.delivery))
+        must, numbers = _amounts(stage.map(case.delivery)), set(numbers_in(case.sample.body))
         for old in sorted({currency for _, currency in must} & _TWO_DECIMALS):
-            units: set[str] = set()
             for new in ("JPY", "KWD"):
                 body = in_currency(case.sample.body, old, new)
                 have = _amounts(stage.map(delivery_of(body, case.sample.headers)))
-                if len(must) == len(have):
-                    units |= {_unit(*pair) for pair in zip(must, have, strict=True) if pair[1][1] == new}
-            if len(units) > 1 or not units <= {"major", "minor"}:
-                yield f"{case.name}: with JPY and KWD in the place of {old}, its amounts are {', '.join(sorted(units))}"
+                for before, after in zip(must, have, strict=True) if len(must) == len(have) else ():
+                    if after[1] == new and after[0] not in _exact(before[0], new, numbers):
+                        yield f"{case.name}: with {new} in the place of {old}, {before[0]} becomes {after[0]}"
 
 
-#: What `another_currency_has_its_own_decimals` begins with: no provider has its own opinion about these.
+def _exact(amount: Decimal, new: str, numbers: set[Decimal]) -> set[Decimal]:
+    """What an amount of two decimals may become in another currency: the same where the body has it as it is, in major
+    units; with the other number of decimals where the body has it in minor units; either where it has neither or both.
+    """
+    major, minor = abs(amount) in numbers, abs(amount).scaleb(2) in numbers
+    counted = amount.scaleb(2 - exponent(new))
+    return {amount, counted} if major == minor else {amount} if major else {counted}
+
+
+#: No provider has an opinion of its own about these.
 _TWO_DECIMALS = frozenset(("EUR", "USD", "GBP", "CHF", "CAD", "AUD", "PLN", "SEK", "NOK", "DKK", "INR", "BRL"))
 
 Amount = tuple[Decimal, str]
-
-
-def _unit(before: Amount, after: Amount) -> str:
-    """What the provider's number counts, if one currency in the place of the other made this of it."""
-    if after[0] == before[0]:
-        return "major"
-    if after[0] == before[0].scaleb(2 - exponent(after[1])):
-        return "minor"
-    return f"{after[0]} {after[1]} for {before[0]} {before[1]}"
 
 
 def _amounts(mapped: Sequence[Mapped]) -> list[Amount]:

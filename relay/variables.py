@@ -115,6 +115,13 @@ class Variables(SourceRules, BaseSettings):
     max_waiting: int = Field(
         5000, ge=1, description="How many deliveries may wait for their commit; more are told to come later."
     )
+    workers: int = Field(
+        1,
+        ge=1,
+        le=16,
+        description="How many processes receive. 1: one process does everything. 2 or more, beside one that sends: for "
+        "more than some 2,000 webhooks a second, on a machine with a core for each.",
+    )
     shutdown_s: int = Field(20, ge=0, description="How many seconds a shutdown may take to finish what is under way.")
 
     log_format: Literal["auto", "json", "console"] = Field(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator
+from decimal import Decimal
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -80,6 +81,25 @@ def in_currency(body: Any, old: str, new: str) -> Any:
             rf"(?<![A-Za-z0-9]){old}(?![A-Za-z0-9])", lambda found: change(found[0]), body, flags=re.IGNORECASE
         )
     return replaced(body, change)
+
+
+def numbers_in(body: Any) -> Iterator[Decimal]:
+    """Every number in it, also those that are written as a text."""
+    match body:
+        case bool() | None:
+            return
+        case int() | float():
+            yield Decimal(str(body))
+        case str():
+            yield from (Decimal(found) for found in re.findall(r"(?<![\w.])\d{1,15}(?:\.\d{1,9})?(?![\w.])", body))
+        case dict():
+            for item in body.values():
+                yield from numbers_in(item)
+        case list():
+            for item in body:
+                yield from numbers_in(item)
+        case _:
+            return
 
 
 # --- persons ----------------------------------------------------------------------------------------------------------

@@ -56,6 +56,8 @@ class StripeApi:
     page: int = 100
     #: Paths for which the key has no permission.
     forbidden: set[str] = field(default_factory=set)
+    #: Paths that this version of the API does not have.
+    unknown: set[str] = field(default_factory=set)
     is_live: bool = True
 
     # --- a shop ---
@@ -132,6 +134,8 @@ class StripeApi:
         path = request.path_params["path"]
         if path in self.forbidden:
             return _error(403, "The provided key does not have the required permissions.", "permission_error")
+        if path in self.unknown:
+            return _error(404, f"Unrecognized request URL (GET: /v1/{path}).")
         if self.answers:
             return _error(self.answers.pop(0), "Not now.", "rate_limit")
         self.requests.append((path, dict(request.query_params)))

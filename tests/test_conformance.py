@@ -24,7 +24,7 @@ def cases_of(provider: Provider) -> list[Case]:
     return read_cases(provider, ROOT / "tests" / "mappers" / provider.name)
 
 
-@pytest.fixture(scope="module", params=PROVIDERS.values(), ids=PROVIDERS)
+@pytest.fixture(scope="module", params=list(PROVIDERS.values()), ids=list(PROVIDERS))
 def tried(request: pytest.FixtureRequest) -> Iterator[tuple[Rehearsal, Sequence[Case]]]:
     provider: Provider = request.param
     with rehearse(provider) as stage:

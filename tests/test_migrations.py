@@ -1,11 +1,14 @@
 """Migrations from nothing end where the schema is."""
 
+import sqlite3
 from pathlib import Path
 
+import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import text
 
+from relay.store.base import Store, StoreUnavailableError
 from relay.store.migrations import migrate, pending
 from relay.store.schema import metadata
 from relay.store.sqlite import open_engine
@@ -45,3 +48,13 @@ def test_migrating_again_changes_nothing(tmp_path: Path) -> None:
 
     with engine.connect() as connection:
         assert not pending(connection)
+
+
+@pytest.mark.anyio
+async def test_a_database_that_lacks_a_migration_is_not_ready(store: Store, tmp_path: Path) -> None:
+    await store.check()
+    with sqlite3.connect(tmp_path / "relay.db") as connection:
+        connection.execute("DELETE FROM alembic_version")
+
+    with pytest.raises(StoreUnavailableError, match="lacks migrations"):
+        await store.check()

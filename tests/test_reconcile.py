@@ -265,6 +265,18 @@ async def test_what_was_paid_of_an_invoice_without_a_charge_is_in_the_books(
     assert [("ok", "in_1"), ("missing", "in_2")] == [(line.outcome, line.id) for line in report.lines]
 
 
+async def test_an_api_before_basil_names_the_invoice_in_the_charge(
+    api: StripeApi, books: OpenBooks, store: Store, source: Source
+) -> None:
+    told = api.billed(1, NOON_S - HOUR_S)
+    api.all("charges")[0]["invoice"] = "in_1"
+    api.unknown.add("invoice_payments")
+    await deliver(store, source, told)
+    await forward(store)
+
+    assert ["ok"] == [line.outcome for line in (await ask(books, store, source)).lines]
+
+
 # --- what lies across the edges of the time ---------------------------------------------------------------------------
 
 
@@ -301,6 +313,41 @@ async def test_refunds_that_old_api_versions_tell_by_steps_are_found(
     report = await ask(books, store, source)
 
     assert {("ok", "re_2"), ("ok", "re_3"), ("missing", "re_4")} == {(line.outcome, line.id) for line in report.lines}
+
+
+@pytest.mark.parametrize(
+    "key, expected",
+    [
+        ("payment:pi_1", {"payment:pi_1", "charge:ch_1", "invoice:in_1"}),
+        ("charge:ch_1", {"payment:pi_1", "charge:ch_1"}),
+        ("invoice:in_1", {"payment:pi_1", "invoice:in_1"}),
+        ("checkout:cs_2", {"payment:pi_2", "checkout:cs_2"}),
+        ("refund:re_3", {"refund:re_3", "refund_reversed:re_3"}),
+        (f"refund:ch_2:500:{NOON_S}", {"refund:re_3"}),
+        (f"refund:ch_2:499:{NOON_S + 2}", {"refund:re_3"}),
+        (f"refund:ch_2:499:{NOON_S + 900}", None),
+        ("payment:pi_9", None),
+        ("charge:ch_9", None),
+        ("invoice:in_9", None),
+        ("checkout:cs_9", None),
+        ("refund:re_9", None),
+        ("payment:pi_4", None),
+        ("charge:ch_4", None),
+        ("trial_converted:sub_1", None),
+    ],
+)
+async def test_a_key_leads_to_all_names_that_the_books_know(
+    api: StripeApi, books: OpenBooks, key: str, expected: set[str] | None
+) -> None:
+    """What is not in them, or was not paid, has none."""
+    api.billed(1, NOON_S)
+    api.sold(2, NOON_S)
+    api.refunded(3, NOON_S, of=2)
+    api.charged(4, NOON_S, status="failed")
+
+    names = await books.ask(lambda: books.books.names([key]))
+
+    assert expected == (None if names is None else set(names))
 
 
 # --- the source's rules -----------------------------------------------------------------------------------------------

@@ -9,9 +9,10 @@ import structlog
 from sqlalchemy import ColumnElement, Connection, Select, delete, func, literal_column, or_, select, update
 
 from relay.ids import first_at, made_at_ms
-from relay.store.base import BatchRow, Depth, EventRow, Kept
+from relay.store.base import BatchRow, Depth, EventRow, Kept, StoreUnavailableError
 from relay.store.ledger import unpack
 from relay.store.lookup import event_row, event_rows
+from relay.store.migrations import pending
 from relay.store.schema import (
     BatchState,
     EventState,
@@ -207,8 +208,11 @@ class Desk:
         ]  # fmt: skip
 
     def check(self, connection: Connection) -> None:
-        """Write something, so that a disk that is full or a database that is read-only shows."""
+        """Write something, so that a database that is read-only or locked shows; and look whether it is migrated."""
         connection.execute(delete(destinations).where(destinations.c.name == ""))
+        if pending(connection):
+            msg = "the database lacks migrations of this version; they are run at the start of `relay serve`"
+            raise StoreUnavailableError(msg)
 
 
 def _depth(destination: str, numbers: dict[str, int]) -> Depth:

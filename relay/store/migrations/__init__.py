@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -24,7 +25,11 @@ def migrate(engine: Engine) -> None:
         command.upgrade(_config(connection), "head")
 
 
+@cache
+def _heads() -> frozenset[str]:
+    return frozenset(ScriptDirectory.from_config(_config()).get_heads())
+
+
 def pending(connection: Connection) -> bool:
     """Whether the database lacks a migration of this version of the relay."""
-    heads = set(ScriptDirectory.from_config(_config()).get_heads())
-    return set(MigrationContext.configure(connection).get_current_heads()) != heads
+    return set(MigrationContext.configure(connection).get_current_heads()) != _heads()

@@ -1,0 +1,177 @@
+"""The relay as several processes: workers that receive, one that forwards and keeps house, and the parent of them all.
+
+In: settings and providers; out, when a signal came, or a reason why it could not serve. They meet in the store, which
+they write in turns, and on one socket. A worker that has something to send rings a bell; the forwarding one hears it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import shutil
+import signal
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from relay import app as parts_of, process
+from relay.clock import unix_ms
+from relay.contract import Provider
+from relay.metrics import Group, Metrics
+from relay.process import EndedError
+from relay.serving import Served, StartError, listen
+from relay.settings import Settings
+from relay.store import prepare, sqlite_path
+from relay.supervising import ChildError, Line, Role, Supervisor
+from relay.terminal import run
+
+log = structlog.get_logger("relay")
+
+#: Beyond what a shutdown may take, for closing the store.
+_CLOSING_S = 5
+#: The forwarding process among those that share the store; the workers are 1, 2, 3, ...
+_FORWARDING = 0
+
+
+class Bell:
+    """A pipe between processes: rung by those that have put something into the outbox, heard by the one that sends."""
+
+    def __init__(self) -> None:
+        self._heard, self._rung = os.pipe()
+        os.set_blocking(self._heard, False)
+        os.set_blocking(self._rung, False)
+
+    def ring(self, _destination: str) -> None:
+        """Wake whoever listens. Never waits: a full pipe has rung enough."""
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._rung, b"\a")
+
+    def listen(self, wake: Callable[[], None]) -> None:
+        """Call `wake` in the running event loop after each ring, or after many at once."""
+
+        def hear() -> None:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._heard, 65536)
+            wake()
+
+        asyncio.get_running_loop().add_reader(self._heard, hear)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Relay:
+    """What all its processes inherit."""
+
+    settings: Settings
+    providers: Mapping[str, Provider]
+    listener: socket.socket
+    bell: Bell
+    #: Where they count.
+    folder: Path
+    leader: int
+
+
+def serve_until_signal(
+    settings: Settings, providers: Mapping[str, Provider], *, started: Callable[[Served], None]
+) -> None:
+    """Serve on the configured address until SIGINT or SIGTERM. Raises `EndedError`. Call it where no threads run."""
+    database = sqlite_path(settings.database_url.get_secret_value())
+    try:
+        with listen(settings.host, settings.port) as listener, parts_of.alone(database), _counting(database) as folder:
+            parts_of.open_vault(settings)  # makes the key file, so that all of them find it
+            prepare(settings.database_url.get_secret_value())
+            relay = _Relay(
+                settings=settings, providers=providers, listener=listener, bell=Bell(), folder=folder,
+                leader=os.getpid(),
+            )  # fmt: skip
+            _supervise(relay, started)
+    except StartError as error:
+        raise EndedError(process.in_words(error)) from None
+    except (ChildError, *process.REASONS) as error:
+        raise EndedError(str(error)) from None
+
+
+def _supervise(relay: _Relay, started: Callable[[Served], None]) -> None:
+    settings = relay.settings
+    numbers = range(1, settings.workers + 1)
+
+    def tell() -> None:
+        log.info("ready", sources=sorted(settings.sources), destinations=sorted(settings.destinations),
+                 workers=settings.workers)  # fmt: skip
+        started(Served(*relay.listener.getsockname()[:2]))
+
+    supervisor = Supervisor(
+        stages=[
+            [Role(f"worker-{number}", partial(_receive, relay, number)) for number in numbers],
+            [Role("forwarding", partial(_forward, relay))],
+        ],
+        grace_s=settings.shutdown_s + _CLOSING_S,
+        started=tell,
+        stopping=relay.listener.close,
+    )
+    gc.collect()
+    gc.freeze()  # what is there by now stays in pages that the children share
+    supervisor.run()
+
+
+@contextlib.contextmanager
+def _counting(database: Path) -> Iterator[Path]:
+    """An empty folder for the metrics, beside the database that this relay has alone; gone afterwards."""
+    folder = database.with_name(database.name + ".metrics")
+    shutil.rmtree(folder, ignore_errors=True)  # of a relay that was killed
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _metrics(relay: _Relay, name: str) -> Metrics:
+    return Metrics(Group(folder=relay.folder, name=name, leader=relay.leader))
+
+
+# --- the children -----------------------------------------------------------------------------------------------------
+
+
+def _receive(relay: _Relay, number: int, line: Line) -> None:
+    """Take webhooks from the shared socket until SIGTERM, and finish what is in flight."""
+    app = parts_of.create_receiving_app(
+        relay.settings, relay.providers, metrics=_metrics(relay, f"worker-{number}"), node=number, wake=relay.bell.ring
+    )
+    try:
+        run(
+            process.serve_app(
+                app, relay.settings, started=lambda _served: line.ready(), listener=relay.listener,
+                signals=[signal.SIGTERM],
+            )
+        )  # fmt: skip
+    except EndedError as error:
+        raise ChildError(str(error)) from None
+
+
+def _forward(relay: _Relay, line: Line) -> None:
+    """Forward and keep house until SIGTERM."""
+    relay.listener.close()
+    try:
+        run(_forward_until_signal(relay, line))
+    except process.REASONS as error:
+        raise ChildError(str(error)) from None
+
+
+async def _forward_until_signal(relay: _Relay, line: Line) -> None:
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    metrics = _metrics(relay, "forwarding")
+    async with (
+        parts_of.opened(relay.settings, relay.providers, metrics=metrics, clock=unix_ms, node=_FORWARDING) as parts,
+        parts_of.forwarding(parts) as (going, _keeper),
+    ):
+        relay.bell.listen(going.wake_all)
+        parts_of.calm_the_collector()
+        line.ready()
+        await stop.wait()
