@@ -28,8 +28,8 @@ INVOICED = ("Subscription creation", "Subscription update", "Payment for Invoice
 
 
 def by_field(*paths: str) -> tuple[tuple[str, str], ...]:
-    """Paths, each with the field that it begins with: that is looked at first, as most objects do not have it."""
-    return tuple((path.partition(".")[0], path) for path in paths)
+    """Paths, parted behind their first field: that is looked at first, because most objects do not have it."""
+    return tuple((field, rest) for field, _, rest in (path.partition(".") for path in paths))
 
 
 #: Where the buyer's e-mail address may stand, nearest first.
@@ -54,7 +54,7 @@ METADATA = by_field(
 
 @cache
 def _steps(path: str) -> tuple[Any, ...]:
-    return tuple(int(step) if step.isdecimal() else step for step in path.split("."))
+    return tuple(int(step) if step.isdecimal() else step for step in path.split(".") if step)
 
 
 def dig(value: Any, path: str) -> Any:
@@ -111,16 +111,18 @@ def about(o: Json, properties: Json, joins: tuple[str, ...] = ()) -> dict[str, A
 
 
 def email_of(o: Json) -> Any:
-    for field, path in EMAILS:
-        if o.get(field) and (email := dig(o, path)):
+    for field, rest in EMAILS:
+        found = o.get(field)
+        if found and (email := dig(found, rest) if rest else found):
             return email
     return None
 
 
 def metadata_of(o: Json) -> dict[str, Any]:
     metadata: dict[str, Any] = {}
-    for field, path in METADATA:
-        if isinstance(o.get(field), dict) and (nearer := dig(o, path)):
+    for field, rest in METADATA:
+        found = o.get(field)
+        if isinstance(found, dict) and (nearer := dig(found, rest) if rest else found):
             metadata |= nearer
     return metadata
 
@@ -335,19 +337,19 @@ def about_paid(o: Json, charge: Any, properties: Json) -> dict[str, Any]:
 # --- subscriptions ----------------------------------------------------------------------------------------------------
 
 
+def _alone(subscription: Json) -> Json:
+    return {"plan": subscription.get("plan"), "quantity": subscription.get("quantity")}
+
+
 def items_of(subscription: Json) -> Sequence[Json]:
-    return dig(subscription, "items.data") or [
-        {"plan": subscription.get("plan"), "quantity": subscription.get("quantity")}
-    ]
+    return dig(subscription, "items.data") or [_alone(subscription)]
 
 
-def items_before(subscription: Json, before: Json) -> Sequence[Json]:
+def items_before(was: Json, before: Json) -> Sequence[Json]:
     """The items before the change. Each renewal lists them since basil, because their periods changed."""
-    if not {"items", "plan", "quantity"} & before.keys():
-        return items_of(subscription)
     if before.get("items") or not {"plan", "quantity"} & before.keys():
-        return items_of({**subscription, **before})
-    return [{"plan": subscription.get("plan"), "quantity": subscription.get("quantity"), **before}]
+        return items_of(was)
+    return [_alone(was)]
 
 
 def contents(items: Sequence[Json]) -> list[tuple[str, int]]:
@@ -361,7 +363,7 @@ def is_ending(subscription: Json) -> bool:
 def is_billed_at_once(now: Json, was: Json) -> bool:
     """Whether an invoice of its own was made for the change, which then tells it with its money."""
     start, end = (
-        o.get(f"current_period_{edge}") or dig(o, "items.data.0.fcurrent_period_{edge}") or 0
+        o.get(f"current_period_{edge}") or dig(o, f"items.data.0.current_period_{edge}") or 0
         for o, edge in ((now, "start"), (was, "end"))
     )
     is_renewed = start >= end > 0
@@ -371,7 +373,6 @@ def is_billed_at_once(now: Json, was: Json) -> bool:
 
 def about_subscription(subscription: Json) -> dict[str, Any]:
     itself = subscription["id"]
-    properties = {"subscription_id": itself, **plan_of(items_of(subscription)[0])}
-    draft = about(subscription, properties, keys(("origin", itself), ("subscription", itself)))
+    draft = about(subscription, {"subscription_id": itself}, keys(("origin", itself), ("subscription", itself)))
     draft["waits"] = True
     return draft

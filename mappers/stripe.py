@@ -35,6 +35,7 @@ from mappers._stripe_objects import (
     known,
     move,
     payment_keys,
+    plan_of,
     ref,
     sold,
     subscription_of,
@@ -42,14 +43,13 @@ from mappers._stripe_objects import (
 )
 from relay.contract import (
     Draft,
+    EventType,
     Learned,
     Notification,
     Person,
     Provider,
     SecretShape,
     Variant,
-    conversion,
-    event,
     field,
     identify,
 )
@@ -134,7 +134,7 @@ def checkout(n: Notification) -> Iterator[Draft | Learned]:
     if amount and not told_later and not told_by_invoice:
         tax, discount, shipping = totals.get("amount_tax"), totals.get("amount_discount"), totals.get("amount_shipping")
         draft = sold(draft, session, amount, tax=tax, discount=discount, shipping=shipping)
-        yield conversion("purchase", once=sale, at_ms=_at_ms(n), **draft)
+        yield Draft(event_type="conversion", name="purchase", once=sale, at_ms=_at_ms(n), **draft)
 
 
 @provider.on("checkout.session.expired", "checkout.session.async_payment_failed")
@@ -143,7 +143,7 @@ def unfinished_checkout(n: Notification) -> Iterator[Draft]:
     name = "checkout_expired" if n.type == "checkout.session.expired" else "payment_failed"
     draft = about_session(session)
     draft["properties"] |= unpaid(session.get("amount_total"), session.get("currency"))
-    yield event(name, once=f"{name}:{session['id']}", at_ms=_at_ms(n), **draft)
+    yield Draft(event_type="event", name=name, once=(f"{name}:{session['id']}",), at_ms=_at_ms(n), **draft)
 
 
 # --- invoices ---------------------------------------------------------------------------------------------------------
@@ -171,18 +171,20 @@ def invoice_paid(n: Notification) -> Iterator[Draft | Learned]:
     paid = invoice.get("amount_paid", invoice.get("amount_due"))
     if not paid:
         if {"from_plan", "to_plan"} <= draft["properties"].keys():
-            yield event("plan_changed", once=sale, at_ms=at_ms, **draft)
+            yield Draft(event_type="event", name="plan_changed", once=sale, at_ms=at_ms, **draft)
         return
     if name in ("plan_changed", "subscription_renewed"):
         draft["joins"] = (f"trial:{subscription}", *draft["joins"])
         draft["variants"] = {"trial": Variant(name="trial_converted", once=f"trial_converted:{subscription}")}
     draft["waits"] = bool(subscription) or (reason == "manual" and invoice.get("collection_method") != "send_invoice")
-    coupon, paid_elsewhere = ref(dig(invoice, "discount.coupon")), invoice.get("paid_out_of_band") or None
-    draft["properties"] |= known({"coupon": coupon, "paid_out_of_band": paid_elsewhere})
+    if coupon := ref(dig(invoice, "discount.coupon")):
+        draft["properties"]["coupon"] = coupon
+    if invoice.get("paid_out_of_band"):
+        draft["properties"]["paid_out_of_band"] = invoice["paid_out_of_band"]
     discount = sum([each["amount"] for each in invoice.get("total_discount_amounts") or ()])
     shipping, tax = invoice.get("amount_shipping"), invoice_tax(invoice, paid)
     draft = sold(draft, invoice, paid, tax=tax, discount=discount, shipping=shipping)
-    yield conversion(name, once=sale, at_ms=at_ms, **draft)
+    yield Draft(event_type="conversion", name=name, once=sale, at_ms=at_ms, **draft)
 
 
 @provider.on("invoice.payment_failed")
@@ -191,7 +193,7 @@ def invoice_failed(n: Notification) -> Iterator[Draft]:
     draft, once = about_invoice(invoice), keys(("payment_failed", attempt), ("payment_failed", invoice.get("charge")))
     draft["properties"] |= known({"attempt": invoice.get("attempt_count")})
     draft["properties"] |= unpaid(invoice.get("amount_due"), invoice.get("currency"))
-    yield event("payment_failed", once=once, at_ms=_at_ms(n), **draft)
+    yield Draft(event_type="event", name="payment_failed", once=once, at_ms=_at_ms(n), **draft)
 
 
 @provider.on("invoice_payment.paid")
@@ -233,7 +235,7 @@ def payment(n: Notification) -> Iterator[Draft | Learned]:
     if amount and o.get("captured", True) and not is_told:
         tax, shipping = dig(details, "tax.total_tax_amount"), dig(details, "shipping.amount")
         draft = sold(draft, o, amount, tax=tax, discount=dig(details, "discount_amount"), shipping=shipping)
-        yield conversion("purchase", once=sale, at_ms=_at_ms(n), **draft)
+        yield Draft(event_type="conversion", name="purchase", once=sale, at_ms=_at_ms(n), **draft)
 
 
 @provider.on("payment_intent.payment_failed", option="payment_intents")
@@ -246,7 +248,8 @@ def payment_failed(n: Notification) -> Iterator[Draft]:
     draft = about_payment(o, is_charge=is_charge)
     draft["properties"] |= known({"reason": reason}) | unpaid(o.get("amount"), o.get("currency"))
     if not is_invoiced(o):
-        yield event("payment_failed", once=f"payment_failed:{attempt}", at_ms=_at_ms(n), **draft)
+        once = (f"payment_failed:{attempt}",)
+        yield Draft(event_type="event", name="payment_failed", once=once, at_ms=_at_ms(n), **draft)
 
 
 # --- subscriptions ----------------------------------------------------------------------------------------------------
@@ -259,6 +262,9 @@ CHANGES: tuple[tuple[str, str | None, Callable[[Json], bool]], ...] = (
     ("subscription_paused", "collection_paused", lambda subscription: bool(subscription.get("pause_collection"))),
     ("subscription_resumed", "collection_resumed", lambda subscription: not subscription.get("pause_collection")),
 )
+
+#: Where none of these fields changed, nothing of that happened.
+DECISIVE = {"status", "cancel_at_period_end", "cancel_at", "pause_collection"}
 
 #: What is told by a type of its own.
 STATES = {
@@ -275,8 +281,9 @@ def _told(n: Notification, name: str, draft: dict[str, Any], properties: Json) -
     subscription = _object(n)
     once = f"{name}:{subscription['id']}" if name in ONCE else f"{name}:{subscription['id']}:{n.body['created']}"
     at_ms = _at_ms(n, subscription.get(ONCE.get(name, "")))
-    tell = conversion if name == "trial_started" else event
-    return tell(name, once=once, at_ms=at_ms, **{**draft, "properties": draft["properties"] | known(properties)})
+    event_type: EventType = "conversion" if name == "trial_started" else "event"
+    told = draft["properties"] | known(plan_of(items_of(subscription)[0]) | properties)
+    return Draft(event_type=event_type, name=name, once=(once,), at_ms=at_ms, **{**draft, "properties": told})
 
 
 def _why(subscription: Json) -> dict[str, Any]:
@@ -293,14 +300,14 @@ def _learned(subscription: Json, was: Json, draft: dict[str, Any]) -> Iterator[L
 
 @provider.on("customer.subscription.created", "customer.subscription.updated")
 def subscription_changed(n: Notification) -> Iterator[Draft | Learned]:
-    now, before = _object(n), n.body["data"].get("previous_attributes") or {}
-    was = {**now, **before} if n.type.endswith("updated") else {**now, "status": None}
-    draft = about_subscription(now)
+    now, is_new = _object(n), n.type.endswith("created")
+    before = {"status": None} if is_new else n.body["data"].get("previous_attributes") or {}
+    was, draft = {**now, **before}, about_subscription(now)
     yield from _learned(now, was, draft)
-    for name, reason, is_so in CHANGES:
+    for name, reason, is_so in CHANGES if DECISIVE & before.keys() else ():
         if is_so(now) and not is_so(was):
             yield _told(n, name, draft, {**_why(now), **known({"reason": reason})})
-    left, taken = items_before(now, before), items_of(now)
+    left, taken = items_before(was, before), items_of(now)
     if left is not taken and contents(left) != contents(taken) and not is_billed_at_once(now, was):
         yield _told(n, "plan_changed", draft, move(left, taken, gain(left, taken)))
 
@@ -334,15 +341,16 @@ def _refund(refund: Json, name: str, at_ms: int, *, waits: bool = True) -> Draft
     draft = about_paid(refund, refund.get("charge"), properties)
     draft["revenue"], draft["currency"] = amount if is_back else -amount, refund["currency"].upper()
     draft["waits"] = waits
-    return event(name, once=f"{name}:{refund['id']}", at_ms=at_ms, **draft)
+    return Draft(event_type="event", name=name, once=(f"{name}:{refund['id']}",), at_ms=at_ms, **draft)
 
 
 @provider.on("refund.created", "refund.updated", "refund.failed", "charge.refund.updated")
 def refund(n: Notification) -> Iterator[Draft]:
     """Told once it succeeded. One that fails later is told there and back: whichever comes first, the two cancel."""
-    o, was, by_charge = _object(n), dig(n.body, "data.previous_attributes.status"), _is_told_by_charge(n)
-    is_off = o.get("status") in ("failed", "canceled")
-    is_back = is_off and (by_charge or was == "succeeded" or n.type == "refund.failed")
+    o, by_charge, is_back = _object(n), _is_told_by_charge(n), False
+    if o.get("status") in ("failed", "canceled"):
+        was = dig(n.body, "data.previous_attributes.status")
+        is_back = by_charge or was == "succeeded" or n.type == "refund.failed"
     if not by_charge and (is_back or o.get("status") == "succeeded"):
         yield _refund(o, "refund", o["created"] * 1000)
     if is_back:
@@ -364,8 +372,9 @@ def charge_refunded(n: Notification) -> Iterator[Draft | Learned]:
     if _is_told_by_charge(n) and not listed:
         total, before = charge["amount_refunded"], dig(n.body, "data.previous_attributes.amount_refunded") or 0
         step, currency = from_minor(total - before, charge["currency"], DECIMALS), charge["currency"].upper()
-        once = f"refund:{charge['id']}:{total}:{n.body['created']}"
-        yield event("refund", once=once, at_ms=_at_ms(n), revenue=-step, currency=currency, **draft)
+        draft["revenue"], draft["currency"] = -step, currency
+        once = (f"refund:{charge['id']}:{total}:{n.body['created']}",)
+        yield Draft(event_type="event", name="refund", once=once, at_ms=_at_ms(n), **draft)
 
 
 @provider.on("charge.dispute.created", "charge.dispute.closed")
@@ -374,8 +383,8 @@ def dispute(n: Notification) -> Iterator[Draft]:
     name = "dispute_opened" if is_new else DISPUTES.get(o.get("status"))
     properties = {"dispute_id": o["id"], "reason": o.get("reason"), **unpaid(o.get("amount"), o.get("currency"))}
     if name:
-        at_ms = _at_ms(n, o.get("created") if is_new else None)
-        yield event(name, once=f"{name}:{o['id']}", at_ms=at_ms, **about_paid(o, o.get("charge"), properties))
+        draft, at_ms = about_paid(o, o.get("charge"), properties), _at_ms(n, o.get("created") if is_new else None)
+        yield Draft(event_type="event", name=name, once=(f"{name}:{o['id']}",), at_ms=at_ms, **draft)
 
 
 # --- customers --------------------------------------------------------------------------------------------------------

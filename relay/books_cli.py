@@ -182,7 +182,7 @@ def reconcile(
     if as_json:
         show_json(_as_json(report, source.slug, since_ms, until_ms))
     else:
-        _show(report, providers[source.provider], source)
+        _show(report, providers[source.provider], source, since=since)
     if not report.is_equal:
         raise typer.Exit(FOUND)
 
@@ -255,7 +255,7 @@ def _amount(text: str) -> Decimal:
 # --- what came out ----------------------------------------------------------------------------------------------------
 
 
-def _show(report: Report, provider: Provider, source: Source) -> None:
+def _show(report: Report, provider: Provider, source: Source, *, since: str) -> None:
     from relay.books import Outcome
 
     others = [line for line in report.lines if line.outcome is not Outcome.OK]
@@ -282,11 +282,11 @@ def _show(report: Report, provider: Provider, source: Source) -> None:
     words = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) or "nothing to compare"
     out.print(f"\n{'Equal' if report.is_equal else 'Not equal'}: {words}.", style="bold")
     if counts[Outcome.MISSING]:
-        out.print(f'"{own_name()} backfill {source.slug}" sends what is missing, as long as {provider.title} keeps it.',
-                  markup=False)  # fmt: skip
+        out.print(f'"{own_name()} backfill {source.slug} --since {since}" sends what is missing, as long as '
+                  f"{provider.title} keeps it.", markup=False)  # fmt: skip
         off = [option for option in provider.options if option not in source.enabled]
         if off:
-            out.print(f"What {provider.title} tells only by an option that is off stays missing: {', '.join(off)}.")
+            out.print(f"What it tells only by an option that is off ({', '.join(off)}) stays missing.")
 
 
 def _cells(line: Line) -> tuple[str, ...]:

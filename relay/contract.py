@@ -12,10 +12,19 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field as _field
 from decimal import Decimal
-from enum import StrEnum
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import orjson
+
+from relay.verification import (
+    Accepted as Accepted,
+    Delivery as Delivery,
+    NeedsCertificate as NeedsCertificate,
+    Reason as Reason,
+    Refused as Refused,
+    Verdict as Verdict,
+    Verifier as Verifier,
+)
 
 EventType = Literal["conversion", "event", "identify"]
 Scalar = str | int | float | bool | Decimal
@@ -31,20 +40,6 @@ class UnmappableError(ValueError):
 # Nobody changes one all the same.
 
 # --- what arrives -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True, kw_only=True, unsafe_hash=True)
-class Delivery:
-    """One HTTP request of a provider, as it arrived."""
-
-    body: bytes
-    #: Header names in lower case. A header that came twice holds both values, joined by ", ".
-    headers: Mapping[str, str]
-    #: The URL as the provider knows it (from the configuration, never from `Host`), query included.
-    url: str = ""
-    method: str = "POST"
-    #: The query string as it arrived, without the question mark.
-    query: str = ""
 
 
 @dataclass(slots=True, kw_only=True, unsafe_hash=True)
@@ -162,58 +157,6 @@ def event(name: str, *, once: str | Sequence[str | None], at_ms: int, **rest: An
 def identify(*, once: str | Sequence[str | None], at_ms: int, **rest: Any) -> Draft:
     """Links a stable id to traits that are not personal. `rest`: the fields of `Draft`."""
     return Draft(event_type="identify", name="identify", once=_once(once), at_ms=at_ms, **rest)
-
-
-# --- verification -----------------------------------------------------------------------------------------------------
-
-
-class Reason(StrEnum):
-    """Why a signature was refused. The value is what logs, metrics and pages show."""
-
-    MISSING = "missing"  #: the header (or field) that should carry the signature is not there
-    MALFORMED = "malformed"  #: it is there, but not of the provider's form
-    MISMATCH = "mismatch"  #: it does not fit the bytes under any of the source's secrets
-    STALE = "stale"  #: it fits, but was made too long ago
-    FUTURE = "future"  #: it fits, but claims to be made too far in the future
-    ERROR = "error"  #: the check itself failed on these bytes; counts as refused
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    #: Which of the source's secrets fitted, from 0: tells when an old one can be deleted.
-    secret: int
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    reason: Reason
-
-
-Verdict = Accepted | Refused
-
-
-class Verifier(Protocol):
-    """Checks the raw bytes in constant time. Both methods are pure; `verify` never raises, whatever the bytes."""
-
-    @property
-    def family(self) -> str:
-        """The signature family, in words, for `relay providers`."""
-        ...
-
-    @property
-    def tolerance_s(self) -> int | None:
-        """How far the signed time may lie from now, both ways; None where the provider signs no time."""
-        ...
-
-    def verify(
-        self, delivery: Delivery, secrets: Sequence[str], *, now_ms: int, tolerance_s: int | None = None
-    ) -> Verdict:
-        """Accept when any of the secrets fits. `tolerance_s` None means the provider's own."""
-        ...
-
-    def sign(self, delivery: Delivery, secret: str, *, now_ms: int) -> dict[str, str]:
-        """The headers with which the provider would send this delivery: for samples and tests."""
-        ...
 
 
 # --- readers: where a provider keeps its id and its type --------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from relay.contract import Accepted, Answer, Delivery, Provider, Refused
+from relay.contract import Accepted, Answer, Delivery, NeedsCertificate, Provider, Refused
 from relay.mapping import map_delivery
 from relay.metrics import Metrics
 from relay.sources import Source
@@ -62,7 +62,7 @@ class _Door:
         self.provider = provider
         self.secrets = tuple(secret.get_secret_value() for secret in source.secrets)
         self.body_limit = source.body_limit or provider.body_limit
-        self.credentials = _CREDENTIALS | set(provider.credentials)
+        self.credentials = _CREDENTIALS | set(provider.credentials) | set(provider.verifier.credentials)
         self.public_url = source.public_url or ""
         slug = source.slug
         self.later = Answer(provider.overload_status, _LATER)
@@ -155,6 +155,8 @@ class Receiver:
                 return _REFUSED
             case Accepted(secret):
                 return await self._commit(door, delivery, secret, now_ms)
+            case NeedsCertificate(url):
+                return self._later(door, f"the certificate {url} is not known yet")
 
     async def _commit(self, door: _Door, delivery: Delivery, secret: int, now_ms: int) -> Answer:
         mapped = map_delivery(door.provider, door.source, delivery, received_at_ms=now_ms)

@@ -60,16 +60,15 @@ async def reconcile(
             unread.add(account)
             continue
         progress(f"looking up {told.event_id}")
-        found = await books.ask(partial(books.books.names, keys))
-        if found is None and told.is_accepted:
+        known = await books.ask(partial(books.books.names, keys))
+        if known is None and told.is_accepted:
             extras.append(extra(told, account))
-        for name in here.intersection(found or ()):  # of none here: what it tells lies outside the time
+        for name in here.intersection(known or ()):  # of none here: what it tells lies outside the time
             events.attach(name, told)
     is_net = source.policy.revenue == "net"
     lines = [compare(sale, events.of(sale), is_net=is_net, tolerance=question.tolerance) for sale in sales(entries)]
-    report = Report(
-        lines=(*(line for line in lines if line is not None), *extras), unread_accounts=tuple(sorted(unread))
-    )
+    listed = sorted((line for line in [*lines, *extras] if line is not None), key=lambda line: line.at_ms)
+    report = Report(lines=tuple(listed), unread_accounts=tuple(sorted(unread)))
     await store.set_bookmark(RECONCILED + source.slug, note_of(report))
     return report
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from relay.contract import Accepted, Delivery, Provider
+from relay.contract import Accepted, Delivery, Provider, Refused
 from relay.mapping import map_delivery
 from relay.sealing import SourcePolicy
 from relay.sources import Source
@@ -89,7 +89,7 @@ class Life:
         delivery = sign(provider, unsigned, secret, now_ms=now_ms)
         verdict = provider.verifier.verify(delivery, (secret,), now_ms=now_ms)
         if not isinstance(verdict, Accepted):
-            raise RefusedError(verdict.reason.value)
+            raise RefusedError(verdict.reason.value if isinstance(verdict, Refused) else f"it needs {verdict.url}")
         mapped = map_delivery(provider, self.source, delivery, received_at_ms=now_ms)
         return arrival_of(self.source, delivery, mapped, now_ms=now_ms)
 
@@ -220,9 +220,8 @@ def made_up_secret(provider: Provider, byte: str = "5e") -> str:
 
 
 def sign(provider: Provider, delivery: Delivery, secret: str, *, now_ms: int) -> Delivery:
-    """The delivery with the headers that prove whose it is."""
-    signature = provider.verifier.sign(delivery, secret, now_ms=now_ms)
-    return replace(delivery, headers={**delivery.headers, **{name.lower(): text for name, text in signature.items()}})
+    """The delivery with what proves whose it is."""
+    return provider.verifier.sign(delivery, secret, now_ms=now_ms)
 
 
 def arrival_of(source: Source, delivery: Delivery, mapped: Sequence[Mapped], *, now_ms: int) -> Arrival:

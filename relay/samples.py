@@ -163,11 +163,11 @@ def notification_id(provider: Provider, delivery: Delivery) -> str:
 def signed(delivery: Delivery, provider: Provider, secret: str, *, now_ms: int) -> dict[str, str]:
     """All headers to send it with. Raises `SampleError` where the secret cannot sign."""
     try:
-        signature = provider.verifier.sign(delivery, secret, now_ms=now_ms)
+        sent = provider.verifier.sign(delivery, secret, now_ms=now_ms)
     except Exception as error:
         msg = f"the secret cannot sign for {provider.title}: {error}. {provider.secret.meaning}"
         raise SampleError(msg) from error
-    return {**delivery.headers, **{name.lower(): value for name, value in signature.items()}}
+    return dict(sent.headers)
 
 
 def similar(old: str, seed: str) -> str:

@@ -73,4 +73,4 @@ def captured(number: int | str, *, notification: str | None = None, **payment: A
 
 def signed(body: bytes, *, secret: str = SECRET, now_ms: int = 0) -> dict[str, str]:
     """The headers with which Acme sends this body."""
-    return make().verifier.sign(Delivery(body=body, headers={}), secret, now_ms=now_ms)
+    return dict(make().verifier.sign(Delivery(body=body, headers={}), secret, now_ms=now_ms).headers)

@@ -116,6 +116,8 @@ class Gullible:
 
     family = "none"
     tolerance_s = None
+    signs_url = False
+    credentials = ()
 
     def verify(
         self, delivery: Delivery, secrets: Sequence[str], *, now_ms: int, tolerance_s: int | None = None
@@ -123,7 +125,11 @@ class Gullible:
         del delivery, secrets, now_ms, tolerance_s
         return Accepted(0)
 
-    def sign(self, delivery: Delivery, secret: str, *, now_ms: int) -> dict[str, str]:
+    def fault(self, secret: str) -> str | None:
+        del secret
+        return None
+
+    def sign(self, delivery: Delivery, secret: str, *, now_ms: int) -> Delivery:
         return hmac_sha256(header="X-Acme-Signature").sign(delivery, secret, now_ms=now_ms)
 
 
