@@ -123,7 +123,7 @@ def metadata_of(o: Json) -> dict[str, Any]:
     for field, rest in METADATA:
         found = o.get(field)
         if isinstance(found, dict) and (nearer := dig(found, rest) if rest else found):
-            metadata |= nearer
+            metadata = {**metadata, **nearer}
     return metadata
 
 
@@ -135,8 +135,10 @@ def sold(
     What the buyer saw, where adaptive pricing showed another currency, is a property.
     """
     currency, shown, properties = o["currency"], o.get("presentment_details"), draft["properties"]
-    if discount or shipping:
-        properties |= known({"discount": money(discount, currency), "shipping": money(shipping, currency)})
+    if discount:
+        properties["discount"] = money(discount, currency)
+    if shipping:
+        properties["shipping"] = money(shipping, currency)
     if shown:
         seen = unpaid(shown.get("presentment_amount"), shown.get("presentment_currency"))
         properties |= {f"presentment_{name}": value for name, value in seen.items()}
@@ -156,8 +158,8 @@ def plan_of(row: Json) -> dict[str, Any]:
     price = price_of(row)
     return {
         "plan": price.get("id"),
-        "product": ref(price.get("product")) or ref(dig(row, "pricing.price_details.product")),
-        "billing_interval": dig(price, "recurring.interval") or price.get("interval"),
+        "product": ref(price.get("product") or dig(row, "pricing.price_details.product")),
+        "billing_interval": dig(price.get("recurring") or price, "interval"),
         "quantity": row.get("quantity"),
     }
 
@@ -247,8 +249,8 @@ def subscription_of(invoice: Json) -> Any:
     return ref(invoice.get("subscription") or dig(invoice, "parent.subscription_details.subscription"))
 
 
-def about_invoice(invoice: Json) -> dict[str, Any]:
-    subscription, bought = subscription_of(invoice), plan_of(bought_by(invoice))
+def about_invoice(invoice: Json, subscription: Any) -> dict[str, Any]:
+    bought = plan_of(bought_by(invoice))
     if not subscription:
         bought["plan"] = None
     return about(
@@ -301,19 +303,20 @@ def invoice_of(payment: Json) -> Any:
     return ref(payment.get("invoice")) or (named if named.startswith("in_") else None)
 
 
-def is_invoiced(payment: Json) -> bool:
-    return bool(invoice_of(payment)) or (payment.get("description") or "").startswith(INVOICED)
+def is_invoiced(payment: Json, invoice: Any) -> bool:
+    """Whether an invoice tells the payment: one that it names, or one that has no name."""
+    return bool(invoice) or (payment.get("description") or "").startswith(INVOICED)
 
 
 #: The mark of a payment that an invoice tells.
 OF_INVOICE = "of_invoice"
 
 
-def payment_keys(o: Json, *, is_charge: bool) -> tuple[str, ...]:
+def payment_keys(o: Json, invoice: Any, *, is_charge: bool) -> tuple[str, ...]:
     """The keys of a PaymentIntent or a charge."""
     payment, charge = (o.get("payment_intent"), o["id"]) if is_charge else (o["id"], o.get("latest_charge"))
     charge = charge or dig(o, "charges.data.0.id")
-    return keys(("invoice", invoice_of(o)), ("payment", payment), ("charge", charge))
+    return keys(("invoice", invoice), ("payment", payment), ("charge", charge))
 
 
 def about_payment(o: Json, *, is_charge: bool) -> dict[str, Any]:

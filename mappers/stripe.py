@@ -24,6 +24,7 @@ from mappers._stripe_objects import (
     dig,
     gain,
     invoice_keys,
+    invoice_of,
     invoice_move,
     invoice_tax,
     is_billed_at_once,
@@ -160,10 +161,10 @@ SALES = {
 
 @provider.on("invoice.paid")
 def invoice_paid(n: Notification) -> Iterator[Draft | Learned]:
-    invoice = _object(n)
-    draft, sale = about_invoice(invoice), invoice_keys(invoice)
+    invoice, subscription = _object(n), subscription_of(_object(n))
+    draft, sale = about_invoice(invoice, subscription), invoice_keys(invoice)
     yield Learned(keys=sale + draft["joins"][1:], person=draft["person"], metadata=draft["metadata"])
-    reason, subscription = invoice.get("billing_reason") or "subscription", subscription_of(invoice)
+    reason = invoice.get("billing_reason") or "subscription"
     name = SALES.get(reason, "purchase") if subscription else "purchase"
     at_ms = _at_ms(n, dig(invoice, "status_transitions.paid_at"))
     if name == "plan_changed":
@@ -190,7 +191,8 @@ def invoice_paid(n: Notification) -> Iterator[Draft | Learned]:
 @provider.on("invoice.payment_failed")
 def invoice_failed(n: Notification) -> Iterator[Draft]:
     invoice, attempt = _object(n), f"{_object(n)['id']}:{n.body['created']}"
-    draft, once = about_invoice(invoice), keys(("payment_failed", attempt), ("payment_failed", invoice.get("charge")))
+    draft = about_invoice(invoice, subscription_of(invoice))
+    once = keys(("payment_failed", attempt), ("payment_failed", invoice.get("charge")))
     draft["properties"] |= known({"attempt": invoice.get("attempt_count")})
     draft["properties"] |= unpaid(invoice.get("amount_due"), invoice.get("currency"))
     yield Draft(event_type="event", name="payment_failed", once=once, at_ms=_at_ms(n), **draft)
@@ -228,7 +230,8 @@ def _came_in(o: Json) -> Any:
 @provider.on("charge.succeeded", "charge.captured", option="charges")
 def payment(n: Notification) -> Iterator[Draft | Learned]:
     o, is_charge = _object(n), n.type.startswith("charge.")
-    sale, draft, is_told = payment_keys(o, is_charge=is_charge), about_payment(o, is_charge=is_charge), is_invoiced(o)
+    invoice, draft = invoice_of(o), about_payment(o, is_charge=is_charge)
+    sale, is_told = payment_keys(o, invoice, is_charge=is_charge), is_invoiced(o, invoice)
     learned = draft["joins"] if is_told else draft["joins"][1:]
     yield Learned(keys=sale + learned, person=draft["person"], metadata=draft["metadata"])
     amount, details = _came_in(o), o.get("amount_details")
@@ -247,7 +250,7 @@ def payment_failed(n: Notification) -> Iterator[Draft]:
     attempt = o["id"] if is_charge else ref(error.get("charge")) or n.id
     draft = about_payment(o, is_charge=is_charge)
     draft["properties"] |= known({"reason": reason}) | unpaid(o.get("amount"), o.get("currency"))
-    if not is_invoiced(o):
+    if not is_invoiced(o, invoice_of(o)):
         once = (f"payment_failed:{attempt}",)
         yield Draft(event_type="event", name="payment_failed", once=once, at_ms=_at_ms(n), **draft)
 
@@ -282,7 +285,7 @@ def _told(n: Notification, name: str, draft: dict[str, Any], properties: Json) -
     once = f"{name}:{subscription['id']}" if name in ONCE else f"{name}:{subscription['id']}:{n.body['created']}"
     at_ms = _at_ms(n, subscription.get(ONCE.get(name, "")))
     event_type: EventType = "conversion" if name == "trial_started" else "event"
-    told = draft["properties"] | known(plan_of(items_of(subscription)[0]) | properties)
+    told = draft["properties"] | known({**plan_of(items_of(subscription)[0]), **properties})
     return Draft(event_type=event_type, name=name, once=(once,), at_ms=at_ms, **{**draft, "properties": told})
 
 

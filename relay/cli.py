@@ -217,7 +217,7 @@ def providers(
         lines += [(setting["name"], setting["meaning"]) for setting in row["settings"]]
         lines += [(f"  {option}", meaning) for option, meaning in row["options"].items()]
         lines += [("mapped", " ".join(row["mapped"]))]
-        lines += [(f"with {option}", " ".join(types)) for option, types in row["optional"].items()]
+        lines += [(f"with {option}", " ".join(types)) for option, types in row["optional"].items() if types]
         lines += [("ignored", " ".join(row["ignored"]))] if row["ignored"] else []
         for label, words in lines:
             out.print(f"  {label:<24} {words}", markup=False)
@@ -225,12 +225,14 @@ def providers(
 
 def _described(provider: Provider) -> dict[str, Any]:
     from relay.sources import slug_of
-    from relay.variables import enable_variable, secret_variable
+    from relay.variables import api_key_variable, enable_variable, secret_variable
 
     settings = [{"name": secret_variable(provider.name), "meaning": provider.secret.meaning}]
     if provider.options:
         words = ", ".join(provider.options)
         settings.append({"name": enable_variable(provider.name), "meaning": f"Opt-in, separated by commas: {words}"})
+    if provider.api_key:
+        settings.append({"name": api_key_variable(provider.name), "meaning": provider.api_key.meaning})
     return {
         "name": provider.name,
         "title": provider.title,

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -140,12 +141,25 @@ class _Protocol(HttpToolsProtocol):
         self.scope["extensions"] = {_HANG_UP: {"abort": self.transport.abort}}
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen_each(number: int, *, host: str, port: int) -> list[socket.socket]:
+    """So many sockets on one address, for as many processes: the system spreads the connections over them.
+
+    Where it does not do that: the same socket, so many times. Raises `StartError`.
+    """
+    first = listen(host, port)
+    if sys.platform != "linux":
+        return [first] * number
+    first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # not before it has the port: nobody else listens there
+    port = first.getsockname()[1]
+    return [first, *(listen(host, port, is_shared=True) for _ in range(1, number))]
+
+
+def listen(host: str, port: int, *, is_shared: bool = False) -> socket.socket:
     """A socket that takes connections from now on; who takes them from it may come later. Raises `StartError`."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio turns Nagle's delay off (40 ms an answer) only where the protocol is given, so `create_server` won't do
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT if is_shared else socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
         listener.listen(_BACKLOG)  # now and not after the app has started: until then another process could listen too

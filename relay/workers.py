@@ -13,7 +13,7 @@ import os
 import shutil
 import signal
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from relay.clock import unix_ms
 from relay.contract import Provider
 from relay.metrics import Group, Metrics
 from relay.process import EndedError
-from relay.serving import Served, StartError, listen
+from relay.serving import Served, StartError, listen_each
 from relay.settings import Settings
 from relay.store import prepare, sqlite_path
 from relay.supervising import ChildError, Line, Role, Supervisor
@@ -69,7 +69,8 @@ class _Relay:
 
     settings: Settings
     providers: Mapping[str, Provider]
-    listener: socket.socket
+    #: One a worker; the parent keeps them all, so that whoever connects while a worker is replaced waits for the next.
+    listeners: Sequence[socket.socket]
     bell: Bell
     #: Where they count.
     folder: Path
@@ -82,12 +83,16 @@ def serve_until_signal(
     """Serve on the configured address until SIGINT or SIGTERM. Raises `EndedError`. Call it where no threads run."""
     database = sqlite_path(settings.database_url.get_secret_value())
     try:
-        with listen(settings.host, settings.port) as listener, parts_of.alone(database), _counting(database) as folder:
+        with contextlib.ExitStack() as stack:
+            listeners = listen_each(settings.workers, host=settings.host, port=settings.port)
+            for listener in listeners:
+                stack.enter_context(listener)
+            stack.enter_context(parts_of.alone(database))
             parts_of.open_vault(settings)  # makes the key file, so that all of them find it
             prepare(settings.database_url.get_secret_value())
             relay = _Relay(
-                settings=settings, providers=providers, listener=listener, bell=Bell(), folder=folder,
-                leader=os.getpid(),
+                settings=settings, providers=providers, listeners=listeners, bell=Bell(),
+                folder=stack.enter_context(_counting(database)), leader=os.getpid(),
             )  # fmt: skip
             _supervise(relay, started)
     except StartError as error:
@@ -99,11 +104,12 @@ def serve_until_signal(
 def _supervise(relay: _Relay, started: Callable[[Served], None]) -> None:
     settings = relay.settings
     numbers = range(1, settings.workers + 1)
+    served = Served(*relay.listeners[0].getsockname()[:2])
 
     def tell() -> None:
         log.info("ready", sources=sorted(settings.sources), destinations=sorted(settings.destinations),
                  workers=settings.workers)  # fmt: skip
-        started(Served(*relay.listener.getsockname()[:2]))
+        started(served)
 
     supervisor = Supervisor(
         stages=[
@@ -112,7 +118,7 @@ def _supervise(relay: _Relay, started: Callable[[Served], None]) -> None:
         ],
         grace_s=settings.shutdown_s + _CLOSING_S,
         started=tell,
-        stopping=relay.listener.close,
+        stopping=partial(_close_all_but, None, relay),
     )
     gc.collect()
     gc.freeze()  # what is there by now stays in pages that the children share
@@ -131,6 +137,12 @@ def _counting(database: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _close_all_but(mine: socket.socket | None, relay: _Relay) -> None:
+    for listener in relay.listeners:
+        if listener is not mine:
+            listener.close()
+
+
 def _metrics(relay: _Relay, name: str) -> Metrics:
     return Metrics(Group(folder=relay.folder, name=name, leader=relay.leader))
 
@@ -140,13 +152,15 @@ def _metrics(relay: _Relay, name: str) -> Metrics:
 
 def _receive(relay: _Relay, number: int, line: Line) -> None:
     """Take webhooks from the shared socket until SIGTERM, and finish what is in flight."""
+    listener = relay.listeners[number - 1]
+    _close_all_but(listener, relay)
     app = parts_of.create_receiving_app(
         relay.settings, relay.providers, metrics=_metrics(relay, f"worker-{number}"), node=number, wake=relay.bell.ring
     )
     try:
         run(
             process.serve_app(
-                app, relay.settings, started=lambda _served: line.ready(), listener=relay.listener,
+                app, relay.settings, started=lambda _served: line.ready(), listener=listener,
                 signals=[signal.SIGTERM],
             )
         )  # fmt: skip
@@ -156,7 +170,7 @@ def _receive(relay: _Relay, number: int, line: Line) -> None:
 
 def _forward(relay: _Relay, line: Line) -> None:
     """Forward and keep house until SIGTERM."""
-    relay.listener.close()
+    _close_all_but(None, relay)
     try:
         run(_forward_until_signal(relay, line))
     except process.REASONS as error:

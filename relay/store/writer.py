@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ from relay.store.base import Arrival, Receipt, StoreUnavailableError
 
 T = TypeVar("T")
 Job = Callable[[Connection], Any]
+_Member = tuple[Arrival, asyncio.Future[Receipt]]
 AcceptGroup = Callable[[Connection, Sequence[Arrival]], list[Receipt]]
 
 #: From this many arrivals in a group on, the next one waits a moment for company.
@@ -45,8 +47,10 @@ class Writer:
         self._observe = observe or (lambda _size: None)
         self._turns = turns or contextlib.nullcontext()
         self._loop = asyncio.get_running_loop()
-        self._gathering: list[tuple[Arrival, asyncio.Future[Receipt]]] = []
+        #: Filled by the event loop, emptied by the writer's thread when its transaction begins.
+        self._gathering: deque[_Member] = deque()
         self._in_flight = 0
+        self._group_is_under_way = False
         self._flush_is_planned = False
         self._last_group = 0
         self._queue: queue.SimpleQueue[Callable[[], None] | _Group | _Task | None] = queue.SimpleQueue()
@@ -82,7 +86,7 @@ class Writer:
         """Commit what is waiting, then end the thread."""
         if self._closed:
             return
-        while self._gathering or self._in_flight:
+        while self._gathering or self._group_is_under_way:
             self._flush()
             await asyncio.sleep(0.001)
         self._closed = True
@@ -92,7 +96,7 @@ class Writer:
     # --- on the event loop ---
 
     def _plan_flush(self) -> None:
-        if self._flush_is_planned or self._in_flight:
+        if self._flush_is_planned or self._group_is_under_way:
             return
         self._flush_is_planned = True
         if self._last_group >= _BUSY_GROUP:
@@ -102,11 +106,10 @@ class Writer:
 
     def _flush(self) -> None:
         self._flush_is_planned = False
-        if not self._gathering or self._in_flight:
+        if not self._gathering or self._group_is_under_way:
             return
-        group, self._gathering = self._gathering, []
-        self._in_flight = self._last_group = len(group)
-        self._queue.put(_Group(group))
+        self._group_is_under_way = True
+        self._queue.put(_Group(self._gathering))
 
     def _wake(self, settled: list[tuple[asyncio.Future[Any], Any]]) -> None:
         for future, value in settled:
@@ -118,7 +121,8 @@ class Writer:
                 future.set_result(value)
 
     def _group_is_done(self, settled: list[tuple[asyncio.Future[Any], Any]]) -> None:
-        self._in_flight = 0
+        self._group_is_under_way = False
+        self._in_flight, self._last_group = 0, len(settled)
         self._wake(settled)
         if self._gathering:
             self._plan_flush()
@@ -146,6 +150,8 @@ class Writer:
                     connection = None
                 trouble = _unavailable(error)
                 for item in work:
+                    if isinstance(item, _Group):
+                        item.gather()
                     item.fail(trouble)
             for item in work:
                 self._report(item)
@@ -160,6 +166,7 @@ class Writer:
         with self._turns, connection.begin():
             for item in work:
                 if isinstance(item, _Group):
+                    self._in_flight = item.gather()
                     self._accept_group(connection, item)
                 else:
                     _run_task(connection, item)
@@ -206,11 +213,19 @@ class Writer:
 
 
 class _Group:
-    """Arrivals that share one commit."""
+    """Arrivals that share one commit: all that wait when its transaction has begun."""
 
-    def __init__(self, members: list[tuple[Arrival, asyncio.Future[Receipt]]]) -> None:
-        self.members = members
+    def __init__(self, gathering: deque[_Member]) -> None:
+        self._gathering = gathering
+        self.members: list[_Member] = []
         self.values: list[Receipt | Exception] = []
+
+    def gather(self) -> int:
+        """Take in all that wait now. Returns how many there are."""
+        with contextlib.suppress(IndexError):
+            while True:
+                self.members.append(self._gathering.popleft())
+        return len(self.members)
 
     def fail(self, error: Exception) -> None:
         self.values = [error] * len(self.members)
