@@ -18,6 +18,7 @@ from statistics import median
 from typing import Annotated, Any
 
 import httpx
+import psutil
 import typer
 from rich.console import Console
 
@@ -28,6 +29,8 @@ from bench.verdict import Verdict, judge, unsent
 
 #: Of so many kills one hits the relay while it starts: the third, and so on.
 _STARTS, _THIRD = 5, 2
+#: With several processes, of so many kills one hits a child alone, which the relay must survive: the first, and so on.
+_CHILDREN = 3
 _SHORTEST_S = 0.05
 _FINISH_S = 60
 _DRAIN_S = 180
@@ -52,6 +55,8 @@ class Storm:
 
     kills: int = 0
     kills_while_starting: int = 0
+    #: Kills of one process of several, on top.
+    kills_of_children: int = 0
     seconds: float = 0.0
     #: From the start of the process until it takes connections, each time, in seconds.
     ready_s: list[float] = field(default_factory=list)
@@ -74,11 +79,11 @@ class Storm:
         return self.verdict.holds and not self.strange_answers and not self.failed_starts
 
 
-async def rage(*, kills: int, longest_s: float, faults: bool, random: Random, console: Console) -> Storm:
+async def rage(*, kills: int, longest_s: float, faults: bool, workers: int, random: Random, console: Console) -> Storm:
     """Kill a relay so many times, each `_SHORTEST_S` to `longest_s` after it was ready, or earlier."""
     storm = Storm()
     with process.folder() as folder, process.sandbox(folder) as sandbox, console.status("raging") as said:
-        relay = process.relay(folder, port=process.free_port(), sandbox=sandbox.url)
+        relay = process.relay(folder, port=process.free_port(), sandbox=sandbox.url, RELAY_WORKERS=str(workers))
         provider = Provider(relay.port, random=random)
         began = time.perf_counter()
         try:
@@ -120,6 +125,12 @@ async def _live_and_die(relay: Child, storm: Storm, *, longest_s: float, random:
     else:
         await _start(relay, storm)
         await asyncio.sleep(random.uniform(_SHORTEST_S, longest_s))
+        children = relay.tree()[1:]
+        if children and storm.kills % _CHILDREN == 0:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                random.choice(children).kill()
+            storm.kills_of_children += 1
+            await asyncio.sleep(random.uniform(_SHORTEST_S, longest_s))
     storm.failed_starts += relay.ended
     await asyncio.to_thread(relay.kill)
     storm.kills += 1
@@ -165,6 +176,7 @@ def show(storm: Storm, console: Console) -> None:
     answers = ", ".join(f"{times:,} x {status}" for status, times in sorted(storm.answers.items()))
     for line in (
         f"{storm.kills} kills in {storm.seconds:.0f} s, {storm.kills_while_starting} of them during a start",
+        f"{storm.kills_of_children} kills of a child alone, on top",
         f"ready after {median(storm.ready_s):.2f} s, at most {max(storm.ready_s):.2f} s",
         f"{storm.checkouts:,} checkouts, {storm.sent_twice:,} of them sent twice on purpose; answers: {answers}",
         f"{storm.unanswered:,} requests never got an answer; {storm.blows} blows by the sandbox",
@@ -184,6 +196,7 @@ def main(
     kills: Annotated[int, typer.Option(min=1, help="How often to kill it.")] = 200,
     longest_ms: Annotated[int, typer.Option(min=60, help="The longest that it lives after it is ready.")] = 1500,
     faults: Annotated[bool, typer.Option("--faults", help="Let the sandbox misbehave at random meanwhile.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="RELAY_WORKERS; from 2 on, children are killed too.")] = 1,
     seed: Annotated[int | None, typer.Option(help="For the same moments again.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures here as well.")] = None,
 ) -> None:
@@ -192,7 +205,14 @@ def main(
     seed = SystemRandom().randrange(1_000_000) if seed is None else seed
     console.print(f"chaos: {kills} kills{', a sandbox that misbehaves' if faults else ''}, seed {seed}")
     storm = asyncio.run(
-        rage(kills=kills, longest_s=longest_ms / 1000, faults=faults, random=Random(seed), console=console)
+        rage(
+            kills=kills,
+            longest_s=longest_ms / 1000,
+            faults=faults,
+            workers=workers,
+            random=Random(seed),
+            console=console,
+        )
     )
     show(storm, console)
     if json_file is not None:

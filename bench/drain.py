@@ -110,7 +110,7 @@ def drain(backlog: int) -> Drained:
             seconds=last_at - first_at,
             per_second=(backlog - before) / max(last_at - first_at, 1e-9),
             first_after_s=first_at - started_at,
-            cpu_us=cpu_s / backlog * 1e6,
+            cpu_us=cpu_s / max(backlog - before, 1) * 1e6,
             rss_begin_mb=memory[0],
             rss_peak_mb=max(memory),
             database_mb=database.stat().st_size / 1_000_000,
@@ -127,7 +127,7 @@ def show(drained: Drained, console: Console) -> None:
                   f"{drained.cpu_us:.0f}; the first left {drained.first_after_s:.1f} s after the start")  # fmt: skip
     console.print(f"  MB of memory at most: {drained.rss_peak_mb:.0f} (target {TARGET_RSS_MB}: {small}), at first: "
                   f"{drained.rss_begin_mb:.0f}")  # fmt: skip
-    console.print(f"  at the sandbox: {drained.arrived.words}")
+    console.print(f"  {drained.arrived.words}")
 
 
 def main(

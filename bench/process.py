@@ -74,13 +74,15 @@ class Child:
         self.stop()
 
     def wait_ready(self, within_s: float = 30) -> float:
-        """Wait until it takes connections; returns for how many seconds. Raises `RuntimeError` where it does not."""
+        """Wait until it answers `GET /healthz`; returns how long that took. Raises `RuntimeError` where it does not."""
         began = time.perf_counter()
         while time.perf_counter() - began < within_s:
             if self.ended:
                 break
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
-                return time.perf_counter() - began
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=5) as asking:
+                asking.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                if b" 200 " in asking.recv(64):
+                    return time.perf_counter() - began
             time.sleep(0.01)
         msg = f"{self.name} did not get ready:\n{self.log()}"
         raise RuntimeError(msg)
@@ -109,20 +111,31 @@ class Child:
         """The end of what it wrote."""
         return self._log.read_text(errors="replace")[-4000:] if self._log.exists() else ""
 
+    def tree(self) -> list[psutil.Process]:
+        """The process and those that it has started."""
+        if self._process is None:
+            return []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return [self._process, *self._process.children(recursive=True)]
+        return []
+
     def cpu_s(self) -> float:
         """CPU that it and its children have used up to now, in seconds."""
-        every = [process.cpu_times() for process in self._family()]
-        return sum(times.user + times.system for times in every)
+        used = 0.0
+        for one in self.tree():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = one.cpu_times()
+                used += times.user + times.system
+        return used
 
     def rss_mb(self) -> float:
-        """Memory that it holds now, in MB; where it has children, with theirs, each shared page counted once."""
-        every = self._family()
-        if len(every) == 1:
-            return every[0].memory_info().rss / _MB
-        return sum(getattr(process.memory_full_info(), "pss", process.memory_info().rss) for process in every) / _MB
-
-    def _family(self) -> list[psutil.Process]:
-        return [self._process, *self._process.children(recursive=True)] if self._process is not None else []
+        """Memory that it holds now, in MB; with children, what they share is counted once."""
+        tree = self.tree()
+        held = 0
+        for one in tree:
+            with contextlib.suppress(psutil.Error):
+                held += one.memory_info().rss if len(tree) == 1 else one.memory_full_info().pss
+        return held / _MB
 
     @contextlib.contextmanager
     def watched(self, every_s: float = 0.05) -> Iterator[list[float]]:
@@ -132,8 +145,7 @@ class Child:
 
         def watch() -> None:
             while not over.wait(every_s):
-                with contextlib.suppress(psutil.Error):
-                    seen.append(self.rss_mb())
+                seen.append(self.rss_mb())
 
         thread = threading.Thread(target=watch, daemon=True)
         thread.start()

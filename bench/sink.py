@@ -40,11 +40,10 @@ class Arrived:
     @property
     def words(self) -> str:
         """For the console."""
-        word = "[green]each once[/]" if self.exactly_once else "[bold red]NOT each once[/]"
-        return (
-            f"{self.events:,} events, {word} (lost {self.lost}, twice {self.twice}, never acknowledged {self.unasked}, "
-            f"wrong {self.wrong})"
-        )
+        if self.exactly_once:
+            return f"{self.acknowledged:,} acknowledged, {self.events:,} events: [green]each once[/]"
+        faults = f"{self.lost} lost, {self.twice} twice, {self.unasked} never acknowledged, {self.wrong} wrong"
+        return f"{self.acknowledged:,} acknowledged, {self.events:,} events: [bold red]{faults}[/]"
 
 
 def compare(acknowledged: AbstractSet[int], events: Iterable[Json]) -> Arrived:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +18,8 @@ from relay.contract import Person
 from relay.money import from_minor
 
 Json = Mapping[str, Any]
+#: The steps to a value: fields and, in lists, positions.
+Path = tuple[Any, ...]
 
 #: Where Stripe counts other decimals than ISO 4217. That HUF and TWD have none is true of payouts only.
 #: https://docs.stripe.com/currencies#special-cases (read 2026-11-23)
@@ -26,40 +28,29 @@ DECIMALS = {"ISK": 2, "UGX": 2, "MGA": 0}
 #: What Stripe writes on the payment of an invoice: from basil until late 2025 the only sign of the invoice.
 INVOICED = ("Subscription creation", "Subscription update", "Payment for Invoice")
 
-
-def by_field(*paths: str) -> tuple[tuple[str, str], ...]:
-    """Paths, parted behind their first field: that is looked at first, because most objects do not have it."""
-    return tuple((field, rest) for field, _, rest in (path.partition(".") for path in paths))
-
-
-#: Where the buyer's e-mail address may stand, nearest first.
-EMAILS = by_field(
-    "customer_details.email",
-    "customer_email",
-    "receipt_email",
-    "billing_details.email",
-    "latest_charge.billing_details.email",
-    "charges.data.0.billing_details.email",
-    "customer.email",
+#: Where the buyer's e-mail address may stand, nearest first: a field, which most objects lack, and the rest of the way.
+EMAILS: tuple[tuple[str, Path], ...] = (
+    ("customer_details", ("email",)),
+    ("customer_email", ()),
+    ("receipt_email", ()),
+    ("billing_details", ("email",)),
+    ("latest_charge", ("billing_details", "email")),
+    ("charges", ("data", 0, "billing_details", "email")),
+    ("customer", ("email",)),
 )
 #: Where the free metadata may stand, nearest last: it has the last word.
-METADATA = by_field(
-    "customer.metadata",
-    "lines.data.0.metadata",
-    "subscription_details.metadata",
-    "parent.subscription_details.metadata",
-    "metadata",
+METADATA: tuple[tuple[str, Path], ...] = (
+    ("customer", ("metadata",)),
+    ("lines", ("data", 0, "metadata")),
+    ("subscription_details", ("metadata",)),
+    ("parent", ("subscription_details", "metadata")),
+    ("metadata", ()),
 )
 
 
-@cache
-def _steps(path: str) -> tuple[Any, ...]:
-    return tuple(int(step) if step.isdecimal() else step for step in path.split(".") if step)
-
-
-def dig(value: Any, path: str) -> Any:
-    """The value at a dotted path; None where a step is missing, null, or an id that was not expanded."""
-    for step in _steps(path):
+def dig(value: Any, path: Path) -> Any:
+    """The value at the end of a path; None where a step is missing, null, or an id that was not expanded."""
+    for step in path:
         if isinstance(value, dict):
             value = value.get(step)
         elif isinstance(value, list):
@@ -112,8 +103,7 @@ def about(o: Json, properties: Json, joins: tuple[str, ...] = ()) -> dict[str, A
 
 def email_of(o: Json) -> Any:
     for field, rest in EMAILS:
-        found = o.get(field)
-        if found and (email := dig(found, rest) if rest else found):
+        if (found := o.get(field)) and (email := dig(found, rest)):
             return email
     return None
 
@@ -121,9 +111,8 @@ def email_of(o: Json) -> Any:
 def metadata_of(o: Json) -> dict[str, Any]:
     metadata: dict[str, Any] = {}
     for field, rest in METADATA:
-        found = o.get(field)
-        if isinstance(found, dict) and (nearer := dig(found, rest) if rest else found):
-            metadata = {**metadata, **nearer}
+        if isinstance(found := o.get(field), dict) and (nearer := dig(found, rest)):
+            metadata |= nearer
     return metadata
 
 
@@ -150,7 +139,7 @@ def sold(
 
 
 def price_of(row: Json) -> Json:
-    found = row.get("price") or row.get("plan") or dig(row, "pricing.price_details.price")
+    found = row.get("price") or row.get("plan") or dig(row, ("pricing", "price_details", "price"))
     return found if isinstance(found, dict) else {"id": found}
 
 
@@ -158,8 +147,8 @@ def plan_of(row: Json) -> dict[str, Any]:
     price = price_of(row)
     return {
         "plan": price.get("id"),
-        "product": ref(price.get("product") or dig(row, "pricing.price_details.product")),
-        "billing_interval": dig(price.get("recurring") or price, "interval"),
+        "product": ref(price.get("product") or dig(row, ("pricing", "price_details", "product"))),
+        "billing_interval": dig(price, ("recurring", "interval")) or price.get("interval"),
         "quantity": row.get("quantity"),
     }
 
@@ -191,7 +180,7 @@ def move(left: Sequence[Json], taken: Sequence[Json], more: int | None) -> dict[
 # --- Checkout sessions ------------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=128)  # a shop has few of them
 def origin_of(page: str) -> str | None:
     """The origin alone: path and query of a success page hold ids and placeholders. None for a page of Stripe's."""
     parts = urlsplit(page)
@@ -202,7 +191,7 @@ def origin_of(page: str) -> str | None:
 def coupon_of(session: Json) -> Any:
     if not session.get("discounts"):
         return None
-    return ref(dig(session, "discounts.0.coupon") or dig(session, "discounts.0.promotion_code"))
+    return ref(dig(session, ("discounts", 0, "coupon")) or dig(session, ("discounts", 0, "promotion_code")))
 
 
 def about_session(session: Json) -> dict[str, Any]:
@@ -212,7 +201,7 @@ def about_session(session: Json) -> dict[str, Any]:
         {
             "order_id": ref(session.get("invoice") or session.get("payment_intent") or session["id"]),
             "payment_link": ref(session.get("payment_link")),
-            "country": dig(session, "customer_details.address.country"),
+            "country": dig(session, ("customer_details", "address", "country")),
             "coupon": coupon_of(session),
         },
     )
@@ -224,15 +213,15 @@ def about_session(session: Json) -> dict[str, Any]:
 
 
 def lines_of(invoice: Json) -> Sequence[Json]:
-    return dig(invoice, "lines.data") or ()
+    return dig(invoice, ("lines", "data")) or ()
 
 
 def is_prorated(line: Json) -> bool:
     """Before basil the line says so itself, since then what it comes from."""
     return bool(
         line.get("proration")
-        or dig(line, "parent.subscription_item_details.proration")
-        or dig(line, "parent.invoice_item_details.proration")
+        or dig(line, ("parent", "subscription_item_details", "proration"))
+        or dig(line, ("parent", "invoice_item_details", "proration"))
     )
 
 
@@ -246,7 +235,7 @@ def bought_by(invoice: Json) -> Json:
 
 
 def subscription_of(invoice: Json) -> Any:
-    return ref(invoice.get("subscription") or dig(invoice, "parent.subscription_details.subscription"))
+    return ref(invoice.get("subscription") or dig(invoice, ("parent", "subscription_details", "subscription")))
 
 
 def about_invoice(invoice: Json, subscription: Any) -> dict[str, Any]:
@@ -260,16 +249,16 @@ def about_invoice(invoice: Json, subscription: Any) -> dict[str, Any]:
             "payment_id": ref(invoice.get("payment_intent") or invoice.get("charge")),
             "subscription_id": subscription,
             "billing_reason": invoice.get("billing_reason"),
-            "country": dig(invoice, "customer_address.country"),
+            "country": dig(invoice, ("customer_address", "country")),
             **bought,
         },
-        keys(("origin", subscription or invoice["id"]), ("subscription", subscription)),
+        (f"origin:{subscription}", f"subscription:{subscription}") if subscription else (f"origin:{invoice['id']}",),
     )
 
 
 def invoice_keys(invoice: Json) -> tuple[str, ...]:
     payments, charges = [("payment", invoice.get("payment_intent"))], [("charge", invoice.get("charge"))]
-    for each in dig(invoice, "payments.data") or ():
+    for each in dig(invoice, ("payments", "data")) or ():
         payment = each.get("payment") or {}
         payments.append(("payment", payment.get("payment_intent")))
         charges.append(("charge", payment.get("charge")))
@@ -295,7 +284,7 @@ def invoice_move(invoice: Json) -> dict[str, Any]:
 
 def reference(payment: Json) -> str:
     """What the payment is for: an invoice (`in_`), a Checkout session (`cs_`, at times cut off), or the site's word."""
-    return dig(payment, "payment_details.order_reference") or ""
+    return dig(payment, ("payment_details", "order_reference")) or ""
 
 
 def invoice_of(payment: Json) -> Any:
@@ -304,7 +293,7 @@ def invoice_of(payment: Json) -> Any:
 
 
 def is_invoiced(payment: Json, invoice: Any) -> bool:
-    """Whether an invoice tells the payment: one that it names, or one that has no name."""
+    """Whether an invoice tells the payment: the one that it names, or one that its description speaks of."""
     return bool(invoice) or (payment.get("description") or "").startswith(INVOICED)
 
 
@@ -312,16 +301,24 @@ def is_invoiced(payment: Json, invoice: Any) -> bool:
 OF_INVOICE = "of_invoice"
 
 
+def came_in(o: Json) -> Any:
+    """What was paid: where that is zero, it is zero whatever was asked for."""
+    for name in ("amount_received", "amount_captured", "amount"):
+        if o.get(name) is not None:
+            return o[name]
+    return 0
+
+
 def payment_keys(o: Json, invoice: Any, *, is_charge: bool) -> tuple[str, ...]:
     """The keys of a PaymentIntent or a charge."""
     payment, charge = (o.get("payment_intent"), o["id"]) if is_charge else (o["id"], o.get("latest_charge"))
-    charge = charge or dig(o, "charges.data.0.id")
+    charge = charge or dig(o, ("charges", "data", 0, "id"))
     return keys(("invoice", invoice), ("payment", payment), ("charge", charge))
 
 
 def about_payment(o: Json, *, is_charge: bool) -> dict[str, Any]:
     payment = ref(o.get("payment_intent")) or o["id"] if is_charge else o["id"]
-    draft = about(o, {"order_id": payment}, keys(("origin", payment)))
+    draft = about(o, {"order_id": payment}, (f"origin:{payment}",))
     draft["unless"] = (OF_INVOICE,)
     # with neither field the shape cannot say whether there is an invoice
     draft["waits"] = ("invoice" not in o and "payment_details" not in o) or reference(o).startswith("cs_")
@@ -345,7 +342,7 @@ def _alone(subscription: Json) -> Json:
 
 
 def items_of(subscription: Json) -> Sequence[Json]:
-    return dig(subscription, "items.data") or [_alone(subscription)]
+    return dig(subscription, ("items", "data")) or [_alone(subscription)]
 
 
 def items_before(was: Json, before: Json) -> Sequence[Json]:
@@ -366,7 +363,7 @@ def is_ending(subscription: Json) -> bool:
 def is_billed_at_once(now: Json, was: Json) -> bool:
     """Whether an invoice of its own was made for the change, which then tells it with its money."""
     start, end = (
-        o.get(f"current_period_{edge}") or dig(o, f"items.data.0.current_period_{edge}") or 0
+        o.get(f"current_period_{edge}") or dig(o, ("items", "data", 0, f"current_period_{edge}")) or 0
         for o, edge in ((now, "start"), (was, "end"))
     )
     is_renewed = start >= end > 0
@@ -376,6 +373,6 @@ def is_billed_at_once(now: Json, was: Json) -> bool:
 
 def about_subscription(subscription: Json) -> dict[str, Any]:
     itself = subscription["id"]
-    draft = about(subscription, {"subscription_id": itself}, keys(("origin", itself), ("subscription", itself)))
+    draft = about(subscription, {"subscription_id": itself}, (f"origin:{itself}", f"subscription:{itself}"))
     draft["waits"] = True
     return draft

@@ -20,12 +20,13 @@ from mappers._stripe_objects import (
     about_payment,
     about_session,
     about_subscription,
+    came_in,
     contents,
     dig,
     gain,
     invoice_keys,
-    invoice_of,
     invoice_move,
+    invoice_of,
     invoice_tax,
     is_billed_at_once,
     is_ending,
@@ -116,6 +117,8 @@ def _at_ms(n: Notification, seconds: int | None = None) -> int:
     return int(seconds or n.body["created"]) * 1000
 
 
+# Drafts are made by `Draft` itself: `conversion` and `event` would gather all that `about` found a second time.
+
 # --- Checkout ---------------------------------------------------------------------------------------------------------
 
 
@@ -130,7 +133,7 @@ def checkout(n: Notification) -> Iterator[Draft | Learned]:
     yield Learned(keys=sale + made + draft["joins"], person=draft["person"], metadata=draft["metadata"])
     mode = session.get("mode") or ("subscription" if subscription else "payment")
     told_later = session.get("payment_status", "paid") != "paid"
-    told_by_invoice = mode != "payment" or (dig(session, "invoice_creation.enabled") and not invoice)
+    told_by_invoice = mode != "payment" or (dig(session, ("invoice_creation", "enabled")) and not invoice)
     amount, totals = session.get("amount_total"), session.get("total_details") or {}
     if amount and not told_later and not told_by_invoice:
         tax, discount, shipping = totals.get("amount_tax"), totals.get("amount_discount"), totals.get("amount_shipping")
@@ -166,7 +169,7 @@ def invoice_paid(n: Notification) -> Iterator[Draft | Learned]:
     yield Learned(keys=sale + draft["joins"][1:], person=draft["person"], metadata=draft["metadata"])
     reason = invoice.get("billing_reason") or "subscription"
     name = SALES.get(reason, "purchase") if subscription else "purchase"
-    at_ms = _at_ms(n, dig(invoice, "status_transitions.paid_at"))
+    at_ms = _at_ms(n, dig(invoice, ("status_transitions", "paid_at")))
     if name == "plan_changed":
         draft["properties"] |= invoice_move(invoice)
     paid = invoice.get("amount_paid", invoice.get("amount_due"))
@@ -178,7 +181,7 @@ def invoice_paid(n: Notification) -> Iterator[Draft | Learned]:
         draft["joins"] = (f"trial:{subscription}", *draft["joins"])
         draft["variants"] = {"trial": Variant(name="trial_converted", once=f"trial_converted:{subscription}")}
     draft["waits"] = bool(subscription) or (reason == "manual" and invoice.get("collection_method") != "send_invoice")
-    if coupon := ref(dig(invoice, "discount.coupon")):
+    if coupon := ref(dig(invoice, ("discount", "coupon"))):
         draft["properties"]["coupon"] = coupon
     if invoice.get("paid_out_of_band"):
         draft["properties"]["paid_out_of_band"] = invoice["paid_out_of_band"]
@@ -201,7 +204,7 @@ def invoice_failed(n: Notification) -> Iterator[Draft]:
 @provider.on("invoice_payment.paid")
 def invoice_payment(n: Notification) -> Iterator[Learned]:
     """Since basil the link between an invoice and its payment."""
-    payment, charge = (dig(_object(n), f"payment.{name}") for name in ("payment_intent", "charge"))
+    payment, charge = (dig(_object(n), ("payment", name)) for name in ("payment_intent", "charge"))
     yield Learned(keys=keys(("invoice", _object(n)["invoice"]), ("payment", payment), ("charge", charge)), same=True)
     yield Learned(keys=keys(("origin", payment or charge)), marks=(OF_INVOICE,))
 
@@ -218,14 +221,6 @@ def credit_note(n: Notification) -> Iterator[Learned]:
 # --- payments without an invoice --------------------------------------------------------------------------------------
 
 
-def _came_in(o: Json) -> Any:
-    """What was paid: where that is zero, it is zero whatever was asked for."""
-    for name in ("amount_received", "amount_captured", "amount"):
-        if o.get(name) is not None:
-            return o[name]
-    return 0
-
-
 @provider.on("payment_intent.succeeded", option="payment_intents")
 @provider.on("charge.succeeded", "charge.captured", option="charges")
 def payment(n: Notification) -> Iterator[Draft | Learned]:
@@ -234,10 +229,10 @@ def payment(n: Notification) -> Iterator[Draft | Learned]:
     sale, is_told = payment_keys(o, invoice, is_charge=is_charge), is_invoiced(o, invoice)
     learned = draft["joins"] if is_told else draft["joins"][1:]
     yield Learned(keys=sale + learned, person=draft["person"], metadata=draft["metadata"])
-    amount, details = _came_in(o), o.get("amount_details")
+    amount, details = came_in(o), o.get("amount_details")
     if amount and o.get("captured", True) and not is_told:
-        tax, shipping = dig(details, "tax.total_tax_amount"), dig(details, "shipping.amount")
-        draft = sold(draft, o, amount, tax=tax, discount=dig(details, "discount_amount"), shipping=shipping)
+        tax, shipping = dig(details, ("tax", "total_tax_amount")), dig(details, ("shipping", "amount"))
+        draft = sold(draft, o, amount, tax=tax, discount=dig(details, ("discount_amount",)), shipping=shipping)
         yield Draft(event_type="conversion", name="purchase", once=sale, at_ms=_at_ms(n), **draft)
 
 
@@ -290,8 +285,7 @@ def _told(n: Notification, name: str, draft: dict[str, Any], properties: Json) -
 
 
 def _why(subscription: Json) -> dict[str, Any]:
-    details = subscription.get("cancellation_details")
-    return {"reason": dig(details, "reason"), "feedback": dig(details, "feedback")}
+    return {name: dig(subscription, ("cancellation_details", name)) for name in ("reason", "feedback")}
 
 
 def _learned(subscription: Json, was: Json, draft: dict[str, Any]) -> Iterator[Learned]:
@@ -340,8 +334,7 @@ def _is_told_by_charge(n: Notification) -> bool:
 def _refund(refund: Json, name: str, at_ms: int, *, waits: bool = True) -> Draft:
     amount, is_back = from_minor(refund["amount"], refund["currency"], DECIMALS), name == "refund_reversed"
     reason = refund.get("failure_reason" if is_back else "reason")
-    properties = {"refund_id": refund["id"], "reason": reason}
-    draft = about_paid(refund, refund.get("charge"), properties)
+    draft = about_paid(refund, refund.get("charge"), {"refund_id": refund["id"], "reason": reason})
     draft["revenue"], draft["currency"] = amount if is_back else -amount, refund["currency"].upper()
     draft["waits"] = waits
     return Draft(event_type="event", name=name, once=(f"{name}:{refund['id']}",), at_ms=at_ms, **draft)
@@ -352,7 +345,7 @@ def refund(n: Notification) -> Iterator[Draft]:
     """Told once it succeeded. One that fails later is told there and back: whichever comes first, the two cancel."""
     o, by_charge, is_back = _object(n), _is_told_by_charge(n), False
     if o.get("status") in ("failed", "canceled"):
-        was = dig(n.body, "data.previous_attributes.status")
+        was = dig(n.body, ("data", "previous_attributes", "status"))
         is_back = by_charge or was == "succeeded" or n.type == "refund.failed"
     if not by_charge and (is_back or o.get("status") == "succeeded"):
         yield _refund(o, "refund", o["created"] * 1000)
@@ -363,7 +356,7 @@ def refund(n: Notification) -> Iterator[Draft]:
 @provider.on("charge.refunded")
 def charge_refunded(n: Notification) -> Iterator[Draft | Learned]:
     """A twin of its refunds: says whose they are, tells those that it lists, and its last step where no other would."""
-    charge, listed = _object(n), dig(_object(n), "refunds.data") or ()
+    charge, listed = _object(n), dig(_object(n), ("refunds", "data")) or ()
     draft = about_paid(charge, charge["id"], {})
     draft["waits"] = False
     yield Learned(keys=draft["joins"], person=draft["person"], metadata=draft["metadata"])
@@ -373,11 +366,10 @@ def charge_refunded(n: Notification) -> Iterator[Draft | Learned]:
             at_ms = refund["created"] * 1000
             yield _refund({**payer, "charge": charge["id"], **refund}, "refund", at_ms, waits=False)
     if _is_told_by_charge(n) and not listed:
-        total, before = charge["amount_refunded"], dig(n.body, "data.previous_attributes.amount_refunded") or 0
+        total, before = charge["amount_refunded"], dig(n.body, ("data", "previous_attributes", "amount_refunded")) or 0
         step, currency = from_minor(total - before, charge["currency"], DECIMALS), charge["currency"].upper()
-        draft["revenue"], draft["currency"] = -step, currency
-        once = (f"refund:{charge['id']}:{total}:{n.body['created']}",)
-        yield Draft(event_type="event", name="refund", once=once, at_ms=_at_ms(n), **draft)
+        once, money = (f"refund:{charge['id']}:{total}:{n.body['created']}",), {"revenue": -step, "currency": currency}
+        yield Draft(event_type="event", name="refund", once=once, at_ms=_at_ms(n), **money, **draft)
 
 
 @provider.on("charge.dispute.created", "charge.dispute.closed")
@@ -402,5 +394,5 @@ def customer(n: Notification) -> Iterator[Draft | Learned]:
     }
     yield Learned(keys=(f"customer:{o['id']}",), **who)
     if n.type == "customer.created":
-        traits, at_ms = known({"country": dig(o, "address.country")}), _at_ms(n, o.get("created"))
+        traits, at_ms = known({"country": dig(o, ("address", "country"))}), _at_ms(n, o.get("created"))
         yield identify(once=f"identify:{o['id']}", at_ms=at_ms, properties=traits, option="identify", **who)

@@ -12,7 +12,7 @@ import hashlib
 import hmac
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
 Algorithm = Literal["sha1", "sha256", "sha512"]
 #: `hex` has small letters, `HEX` capital ones.
@@ -29,6 +29,13 @@ _SHORTEST_KEY = 3
 #: A public key is known to everyone, so it must never become the secret of an HMAC.
 _PUBLIC = "whpk_"
 _VERSIONS = frozenset({"v1", "v1a"})
+
+
+def known(word: str, words: Any) -> None:
+    """Raises `ValueError` for a word that is none of a `Literal`'s, so that a misspelt one stops the start."""
+    if word not in get_args(words):
+        msg = f"{word!r} is none of {', '.join(get_args(words))}"
+        raise ValueError(msg)
 
 
 def decode(text: str, encoding: Encoding) -> bytes:
@@ -75,6 +82,11 @@ class Mac:
     #: Only secrets that begin with this are taken, without it: for a scheme that a source must ask for.
     demands: str = ""
     is_hmac: bool = True
+
+    def __post_init__(self) -> None:
+        known(self.algorithm, Algorithm)
+        known(self.encoding, Encoding)
+        known(self.key, KeyForm)
 
     @property
     def words(self) -> str:
@@ -193,6 +205,10 @@ class PublicKey:
 
     kind: Kind
     encoding: Encoding = "base64"
+
+    def __post_init__(self) -> None:
+        known(self.kind, Kind)
+        known(self.encoding, Encoding)
 
     @property
     def words(self) -> str:

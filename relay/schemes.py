@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from relay.keys import Mac, PublicKey
+from relay.keys import Mac, PublicKey, known
 from relay.moments import Unit, read_ms, write
 from relay.places import Reading, Template, put, reading
 from relay.verification import (
@@ -116,7 +116,7 @@ class Versioned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signature:
-    """A signature over a template of the delivery. Raises `ValueError` for a place or template that is none."""
+    """A signature over a template of the delivery. Raises `ValueError` for a place, template or word that is none."""
 
     #: Where it stands: the first of these places where something is.
     places: tuple[str, ...]
@@ -137,6 +137,8 @@ class Signature:
     _same: tuple[tuple[Reading, Reading], ...] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        if self.unit is not None:
+            known(self.unit, Unit)
         object.__setattr__(self, "_places", tuple(reading(place) for place in self.places))
         object.__setattr__(self, "_time", None if self.time is None else reading(self.time))
         object.__setattr__(self, "_same", tuple((reading(one), reading(other)) for one, other in self.same))

@@ -279,8 +279,10 @@ def another_currency_has_its_own_decimals(stage: Rehearsal, cases: Sequence[Case
 
 
 def _exact(amount: Decimal, new: str, numbers: set[Decimal]) -> set[Decimal]:
-    """What an amount of two decimals may become in another currency: the same where the body has it as it is, in major
-    units; with the other number of decimals where the body has it in minor units; either where it has neither or both.
+    """What an amount of two decimals may become.
+
+    The same, where the body has it as it is, in major units; with the other number of decimals, where the body has it
+    in minor units; either, where the body has neither or both.
     """
     major, minor = abs(amount) in numbers, abs(amount).scaleb(2) in numbers
     counted = amount.scaleb(2 - exponent(new))

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -22,13 +23,21 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA1
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
 
 from relay import specimens
 from relay.certified import check_certificate, is_pinned
 from relay.contract import Accepted, Delivery, NeedsCertificate, Reason, Refused, Verdict, Verifier
-from relay.keys import decode
+from relay.keys import Mac, decode
 from relay.moments import Unit, read_ms, write
 from relay.places import Template, put, reading
 from relay.signatures import (
@@ -50,6 +59,7 @@ from relay.signatures import (
     sns_signature,
     standard_webhooks,
     timestamp_in_header,
+    timestamped_list,
 )
 from tests.subjects import DAY_S, ITEM, JSON, NOW, SUBJECTS, Subject
 
@@ -175,6 +185,21 @@ def test_the_first_of_several_header_names_that_is_there_counts() -> None:
     sent = signed(verifier, "s").headers["x-old"]
 
     assert Accepted(0) == verdict_on(verifier, Delivery(body=JSON, headers={"x-new": sent}), "s")
+
+
+@pytest.mark.parametrize(
+    "misspelt",
+    [
+        lambda: hmac_sha256(header="X-S", key="Hex"),  # type: ignore[arg-type]
+        lambda: hmac_sha256(header="X-S", encoding="base-64"),  # type: ignore[arg-type]
+        lambda: timestamped_list(header="X-S", unit="s", tolerance_s=None),  # type: ignore[arg-type]
+        lambda: public_key(kind="ecdsa", header="X-S", timestamp="X-T"),  # type: ignore[arg-type]
+        lambda: Mac(algorithm="md5"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_misspelt_word_stops_the_start(misspelt: Callable[[], object]) -> None:
+    with pytest.raises(ValueError, match="is none of"):
+        misspelt()
 
 
 @pytest.mark.parametrize(
@@ -739,6 +764,16 @@ def test_an_elliptic_curve_is_no_other_curve(curve: EllipticCurve) -> None:
     secret = base64.b64encode(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).decode()
 
     assert isinstance(curve, SECP256R1) is (SUBJECTS["sendgrid"].verifier.fault(secret) is None)
+
+
+def test_only_a_private_key_of_a_known_kind_signs() -> None:
+    encrypted = generate_private_key(SECP256R1()).private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"password")
+    )
+    exchange = X25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    for pem in (encrypted, exchange, b"odd"):
+        with pytest.raises(ValueError):  # noqa: PT011  in the library's words, or in ours
+            signed(SUBJECTS["sendgrid"].verifier, pem.decode())
 
 
 def test_a_certificate_that_no_provider_could_sign_with_is_none() -> None:

@@ -6,6 +6,7 @@ They come with the dependency group `oracles`; a client that is not installed is
 
 from __future__ import annotations
 
+import re
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -36,8 +37,6 @@ from relay.signatures import (
 )
 from relay.specimens import specimen
 
-#: Most of them ask the system's clock.
-NOW = time.time_ns() // 1_000_000
 HOUR = 3_600_000
 BODY = '{"events": [], "event": {"id": "1"}, "type": "ping", "name": "Jürgen", "data": {"id": "42"}}'.encode()
 URL = "https://relay.example/webhooks/it?data.id=42&type=payment"
@@ -57,6 +56,11 @@ ITEMS = orjson.dumps({
         }
     ],
 })  # fmt: skip
+
+
+def now() -> int:
+    """Unix milliseconds by the system's clock, as most of them ask it."""
+    return time.time_ns() // 1_000_000
 
 
 def client(name: str) -> Any:
@@ -88,16 +92,16 @@ class Oracle:
     def delivery(self) -> Delivery:
         return Delivery(body=self.body, headers={"x-request-id": "r-1"}, url=URL, query=URL.partition("?")[2])
 
-    def sent(self, *, number: int = 0, now_ms: int = NOW) -> Delivery:
+    def sent(self, *, number: int = 0, later_ms: int = 0) -> Delivery:
         signing = specimen(self.ours, prefix=self.prefix, number=number).signing
-        return self.ours.sign(self.delivery(), signing, now_ms=now_ms)
+        return self.ours.sign(self.delivery(), signing, now_ms=now() + later_ms)
 
     @property
     def secret(self) -> str:
         return specimen(self.ours, prefix=self.prefix).secret
 
     def fits(self, delivery: Delivery) -> bool:
-        return Accepted(0) == self.ours.verify(delivery, [self.secret], now_ms=NOW)
+        return Accepted(0) == self.ours.verify(delivery, [self.secret], now_ms=now())
 
     def is_accepted(self, delivery: Delivery) -> bool:
         try:
@@ -140,15 +144,14 @@ def cases(oracle: Oracle) -> dict[str, Delivery]:
         name = oracle.place.partition(":")[2]
         found["no signature"] = replace(sent, headers={n: v for n, v in sent.headers.items() if n != name})
     if oracle.has_time:
-        seconds = NOW // 1000
-        moved = {name: value.replace(str(seconds), str(seconds + 1)) for name, value in sent.headers.items()}
-        found["another time"] = replace(
-            sent, headers=moved, body=sent.body.replace(b"%d" % seconds, b"%d" % (seconds + 1))
-        )
-        found["an hour old"] = oracle.sent(now_ms=NOW - HOUR)
-        found["an hour ahead"] = oracle.sent(now_ms=NOW + HOUR)
-        found["a minute old"] = oracle.sent(now_ms=NOW - 60_000)
-        found["a minute ahead"] = oracle.sent(now_ms=NOW + 60_000)
+        seconds = next(iter(re.findall(r"\b1[0-9]{9}", str(sent.headers) + sent.body.decode())))
+        later = str(int(seconds) + 1)
+        moved = {name: value.replace(seconds, later) for name, value in sent.headers.items()}
+        found["another time"] = replace(sent, headers=moved, body=sent.body.replace(seconds.encode(), later.encode()))
+        found["an hour old"] = oracle.sent(later_ms=-HOUR)
+        found["an hour ahead"] = oracle.sent(later_ms=HOUR)
+        found["a minute old"] = oracle.sent(later_ms=-60_000)
+        found["a minute ahead"] = oracle.sent(later_ms=60_000)
     return found
 
 
@@ -453,8 +456,8 @@ def test_what_the_client_signs_is_accepted(oracle: Oracle, body: bytes) -> None:
     assert oracle.signs is not None
     unsigned = replace(oracle.delivery(), body=body)
 
-    assert oracle.fits(oracle.signs(unsigned, oracle.secret, NOW))
-    assert not oracle.fits(oracle.signs(unsigned, oracle.secret + "a1", NOW))
+    assert oracle.fits(oracle.signs(unsigned, oracle.secret, now()))
+    assert not oracle.fits(oracle.signs(unsigned, oracle.secret + "a1", now()))
 
 
 @every
@@ -471,7 +474,7 @@ def test_we_accept_what_the_client_accepts_but_for_the_named_cases(oracle: Oracl
 
 def test_adyens_client_accepts_what_we_accept() -> None:
     key = specimen(adyen_items()).secret
-    sent = adyen_items().sign(Delivery(body=ITEMS, headers={}), key, now_ms=NOW)
+    sent = adyen_items().sign(Delivery(body=ITEMS, headers={}), key, now_ms=now())
     (item,) = (one["NotificationRequestItem"] for one in orjson.loads(sent.body)["notificationItems"])
 
     assert client("Adyen.util").is_valid_hmac_notification(orjson.loads(sent.body), key) is True
@@ -483,24 +486,24 @@ def test_adyens_client_accepts_what_we_accept() -> None:
 )
 def test_what_adyens_client_refuses_we_refuse(field: str) -> None:
     key = specimen(adyen_items()).secret
-    sent = adyen_items().sign(Delivery(body=ITEMS, headers={}), key, now_ms=NOW)
+    sent = adyen_items().sign(Delivery(body=ITEMS, headers={}), key, now_ms=now())
     body = orjson.loads(sent.body)
     body["notificationItems"][0]["NotificationRequestItem"][field] = "another"
 
     assert client("Adyen.util").is_valid_hmac_notification(body, key) is False
-    assert Refused(Reason.MISMATCH) == adyen_items().verify(replace(sent, body=orjson.dumps(body)), [key], now_ms=NOW)
+    assert Refused(Reason.MISMATCH) == adyen_items().verify(replace(sent, body=orjson.dumps(body)), [key], now_ms=now())
 
 
 def test_only_the_first_item_is_checked_by_adyens_client() -> None:
     """We check all of them."""
     key = specimen(adyen_items()).secret
-    body = orjson.loads(adyen_items().sign(Delivery(body=ITEMS, headers={}), key, now_ms=NOW).body)
+    body = orjson.loads(adyen_items().sign(Delivery(body=ITEMS, headers={}), key, now_ms=now()).body)
     forged = {**body["notificationItems"][0]["NotificationRequestItem"], "merchantReference": "another"}
     body["notificationItems"].append({"NotificationRequestItem": forged})
 
     assert client("Adyen.util").is_valid_hmac_notification(body, key) is True
     sent = Delivery(body=orjson.dumps(body), headers={})
-    assert Refused(Reason.MISMATCH) == adyen_items().verify(sent, [key], now_ms=NOW)
+    assert Refused(Reason.MISMATCH) == adyen_items().verify(sent, [key], now_ms=now())
 
 
 @pytest.fixture
@@ -519,10 +522,10 @@ def test_what_braintrees_client_signs_is_accepted(braintree: Any, kind: str) -> 
     sent = Delivery(body=urlencode(sample).encode(), headers={})
     tampered = put(sent, "form:bt_payload", sample["bt_payload"].decode()[1:])
 
-    assert Accepted(0) == braintree_form().verify(sent, ["public0:private0"], now_ms=NOW)
-    assert Refused(Reason.MISMATCH) == braintree_form().verify(sent, ["public1:private0"], now_ms=NOW)
-    assert Refused(Reason.MISMATCH) == braintree_form().verify(sent, ["public0:private1"], now_ms=NOW)
-    assert Refused(Reason.MISMATCH) == braintree_form().verify(tampered, ["public0:private0"], now_ms=NOW)
+    assert Accepted(0) == braintree_form().verify(sent, ["public0:private0"], now_ms=now())
+    assert Refused(Reason.MISMATCH) == braintree_form().verify(sent, ["public1:private0"], now_ms=now())
+    assert Refused(Reason.MISMATCH) == braintree_form().verify(sent, ["public0:private1"], now_ms=now())
+    assert Refused(Reason.MISMATCH) == braintree_form().verify(tampered, ["public0:private0"], now_ms=now())
 
 
 @pytest.mark.parametrize(
@@ -530,7 +533,7 @@ def test_what_braintrees_client_signs_is_accepted(braintree: Any, kind: str) -> 
 )
 def test_what_we_sign_braintrees_client_accepts(braintree: Any, payload: str) -> None:
     sent = braintree_form().sign(
-        Delivery(body=urlencode({"bt_payload": payload}).encode(), headers={}), "public0:private0", now_ms=NOW
+        Delivery(body=urlencode({"bt_payload": payload}).encode(), headers={}), "public0:private0", now_ms=now()
     )
     validate = braintree.webhook_notification._WebhookNotificationGateway__validate_signature
 

@@ -208,7 +208,8 @@ BREAKING: list[tuple[Promise, Callable[[], Provider], str]] = [
     (testing.a_missing_part_makes_no_wrong_amount, lambda: make(guessed_amount), "without payment.amount: tells 1"),
     (testing.a_missing_part_makes_no_wrong_amount, lambda: make(waits_for_nothing), "number: cannot be committed"),
     (testing.nobody_known_loses_no_money, lambda: make(needs_an_address), "where nobody is named"),
-    (testing.another_currency_has_its_own_decimals, lambda: make(always_cents), "with JPY in the place of EUR, 19.99 becomes 19.99"),
+    (testing.another_currency_has_its_own_decimals, lambda: make(always_cents),
+     "JPY in the place of EUR, 19.99 becomes 19.99"),
     (testing.nobody_is_named, lambda: make(tells_the_name), "'Ada Example' leaves with purchase"),
 ]  # fmt: skip
 

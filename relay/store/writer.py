@@ -150,8 +150,6 @@ class Writer:
                     connection = None
                 trouble = _unavailable(error)
                 for item in work:
-                    if isinstance(item, _Group):
-                        item.gather()
                     item.fail(trouble)
             for item in work:
                 self._report(item)
@@ -228,7 +226,7 @@ class _Group:
         return len(self.members)
 
     def fail(self, error: Exception) -> None:
-        self.values = [error] * len(self.members)
+        self.values = [error] * self.gather()
 
     def settled(self) -> list[tuple[asyncio.Future[Any], Any]]:
         return [(future, value) for (_, future), value in zip(self.members, self.values, strict=True)]

@@ -26,7 +26,6 @@ def charged(shop: Shop, amount: int, currency: str = "eur", *, n: int, email: st
     """The payment itself, whoever asked for it."""
     common = {"amount": amount, "currency": currency, "invoice": invoice, "description": description, **values}
     payment = shop.payment_intent(id=f"pi_{n}", charge=f"ch_{n}", session=session, **common)
-    shop.say("payment_intent.created", payment | {"amount_received": 0, "status": "requires_payment_method"})
     shop.say("charge.succeeded", shop.charge(id=f"ch_{n}", payment=f"pi_{n}", email=email, **common))
     shop.say("payment_intent.succeeded", payment)
 
@@ -35,7 +34,7 @@ def pays_and_gets_an_invoice(shop: Shop, amount: int = 1999) -> None:
     """Checkout with `invoice_creation`: the invoice is made when the payment is through."""
     shop.say("customer.created", shop.customer(ADA))
     charged(shop, amount, n=1, session="cs_1", customer="cus_1")
-    paid(shop, "in_1", amount, n=1, reason="manual", created_payment=False)
+    paid(shop, "in_1", amount, n=1, reason="manual", is_charged=False)
     shop.say(
         "checkout.session.completed",
         shop.session(amount=amount, payment_intent="pi_1", invoice="in_1", customer="cus_1",
@@ -58,21 +57,22 @@ def is_paid_after_all(shop: Shop) -> None:
 
 
 def is_never_paid(shop: Shop) -> None:
-    declined(shop, 1999, n=1, session="cs_1")
+    declined(shop, 1999, n=1, session="cs_1", method="sepa_debit")
     session = shop.session(amount=1999, payment_intent="pi_1", payment_status="unpaid")
     shop.say("checkout.session.async_payment_failed", session)
 
 
 def declined(shop: Shop, amount: int, *, n: int, attempt: int = 1, invoice: str | None = None, session: str | None =
-             None, description: str | None = None) -> None:  # fmt: skip
+             None, description: str | None = None, method: str = "card") -> None:  # fmt: skip
     """An attempt that the bank refuses."""
     common: dict[str, Any] = {"amount": amount, "currency": "eur", "invoice": invoice, "description": description}
     charge = f"ch_{n}_failed_{attempt}"
-    no = {"captured": False, "paid": False, "status": "failed", "failure_code": "card_declined", "amount_captured": 0}
+    no: Json = {"captured": False, "paid": False, "status": "failed", "failure_code": "card_declined", "amount_captured": 0,
+          "payment_method_details": {"type": method}}  # fmt: skip
     shop.say("charge.failed", shop.charge(id=charge, payment=f"pi_{n}", email=ADA, **common, **no))
     error = {"charge": charge, "code": "card_declined", "decline_code": "insufficient_funds", "type": "card_error",
              "payment_method": {"id": "pm_1", "object": "payment_method", "billing_details": {"address": {"country":
-             "DE"}, "email": ADA, "name": "Ada Example", "phone": None}, "customer": None, "type": "card"}}  # fmt: skip
+             "DE"}, "email": ADA, "name": "Ada Example", "phone": None}, "customer": None, "type": method}}  # fmt: skip
     payment = shop.payment_intent(id=f"pi_{n}", charge=charge, session=session, **common)
     open_ = {"amount_received": 0, "last_payment_error": error, "status": "requires_payment_method"}
     shop.say("payment_intent.payment_failed", payment | open_)
@@ -81,28 +81,26 @@ def declined(shop: Shop, amount: int, *, n: int, attempt: int = 1, invoice: str 
 # --- invoices ---------------------------------------------------------------------------------------------------------
 
 
-def paid(shop: Shop, id: str, amount: int, *, n: int, reason: str, created_payment: bool = True, **values: Any) -> None:
+def paid(shop: Shop, number: str, amount: int, *, n: int, reason: str, is_charged: bool = True, **values: Any) -> None:
     """An invoice is paid by the payment `n`, or by nobody where it asks for nothing."""
     description = {"subscription_create": "Subscription creation", "manual": "Payment for Invoice"}.get(
         reason, "Subscription update"
     )
     customer = values.get("customer", "cus_1")
     session = values.pop("session", None)
-    if amount and created_payment:
-        charged(shop, amount, n=n, email=values.get("email", ADA), invoice=id, session=session, customer=customer,
+    if amount and is_charged:
+        charged(shop, amount, n=n, email=values.get("email", ADA), invoice=number, session=session, customer=customer,
                 description=description)  # fmt: skip
-    by = {"payment": f"pi_{n}", "charge": f"ch_{n}"} if amount else {}
-    invoice = shop.invoice(id=id, amount=amount, reason=reason, **by, **values)
-    shop.say("invoice.created", invoice | {"status": "draft", "amount_paid": 0})
+    by: Json = {"payment": f"pi_{n}", "charge": f"ch_{n}"} if amount else {}
+    invoice = shop.invoice(id=number, amount=amount, reason=reason, **by, **values)
     shop.say("invoice.finalized", invoice | {"status": "open", "amount_paid": 0})
-    shop.say("invoice.updated", invoice)
     shop.say("invoice.paid", invoice)
     shop.say("invoice.payment_succeeded", invoice)
     if amount and not shop.is_old:
         shop.say(
             "invoice_payment.paid",
             {"id": f"inpay_{n}", "object": "invoice_payment", "amount_paid": amount, "amount_requested": amount,
-             "created": shop.now, "currency": invoice["currency"], "invoice": id, "is_default": True, "livemode": True,
+             "created": shop.now, "currency": invoice["currency"], "invoice": number, "is_default": True, "livemode": True,
              "payment": {"payment_intent": f"pi_{n}", "type": "payment_intent"}, "status": "paid"},
         )  # fmt: skip
 
@@ -153,8 +151,8 @@ class Subscription:
             self.changed({"status": "incomplete"}, status="active")
         shop.say(
             "checkout.session.completed",
-            shop.session(id=f"cs_{self.n}", email=self.email, amount=amount, mode="subscription", customer=self.customer,
-                         subscription=self.id, invoice=f"in_{self.payments}",
+            shop.session(id=f"cs_{self.n}", email=self.email, amount=amount, mode="subscription",
+                         customer=self.customer, subscription=self.id, invoice=f"in_{self.payments}",
                          payment_status="no_payment_required" if is_trial else "paid", **session),
         )  # fmt: skip
 
@@ -187,7 +185,6 @@ class Subscription:
                          customer=self.customer, email=self.email, payment=f"pi_{self.payments}",
                          lines=[self.line(self.amount)], metadata=self.metadata)  # fmt: skip
         shop.say("invoice.payment_failed", o | unpaid | failed)
-        shop.say("invoice.updated", o | unpaid | failed)
         if self.values["status"] == "active":
             self.changed({"status": "active"}, status="past_due")
 
@@ -230,8 +227,9 @@ class Subscription:
 def refunds(shop: Shop, amount: int, *, of: int, n: int = 1, before: int = 0, earlier: tuple[Json, ...] = (),
             currency: str = "eur", email: str = ADA, customer: str | None = None) -> Json:  # fmt: skip
     """A part of a payment is given back; `of`: how much it was, `before`: how much of it was given back before."""
-    id = f"re_{n}_{before + amount}"
-    o = shop.refund(id=id, payment=f"pi_{n}", charge=f"ch_{n}", amount=amount, currency=currency)
+    o = shop.refund(
+        id=f"re_{n}_{before + amount}", payment=f"pi_{n}", charge=f"ch_{n}", amount=amount, currency=currency
+    )
     tells_itself = shop.version >= "2024-10-28"
     if tells_itself:
         shop.say("refund.created", o)
