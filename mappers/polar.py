@@ -163,7 +163,7 @@ def refund(n: Notification) -> Iterator[Draft]:
     is_back = n.type == "refund.updated" and status in ("failed", "canceled")
     amount = from_minor(o["amount"] + o["tax_amount"], o["currency"])  # `amount` is without tax
     about: dict[str, Any] = {
-        "tax": from_minor(o["tax_amount"], o["currency"]),
+        "tax": from_minor(o["tax_amount"], o["currency"]) if o["tax_amount"] else None,
         "currency": o["currency"].upper(),
         "joins": _keys(o, order="order_id", subscription="subscription_id", customer="customer_id"),
         "waits": True,

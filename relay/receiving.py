@@ -6,6 +6,7 @@ what was made of the delivery. What each case is answered stands in one table be
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
@@ -61,6 +62,7 @@ class _Door:
         self.source = source
         self.provider = provider
         self.secrets = tuple(secret.get_secret_value() for secret in source.secrets)
+        self._warm_up()
         self.body_limit = source.body_limit or provider.body_limit
         self.credentials = _CREDENTIALS | set(provider.credentials) | set(provider.verifier.credentials)
         self.public_url = source.public_url or ""
@@ -72,6 +74,15 @@ class _Door:
         self.duplicates = metrics.tally(metrics.duplicates, slug)
         self.fitted = [metrics.tally(metrics.secrets, slug, str(index)) for index in range(len(self.secrets))]
         self.outcomes = {outcome: metrics.tally(metrics.notifications, slug, outcome.value) for outcome in Outcome}
+
+
+    def _warm_up(self) -> None:
+        """What the first check loads (a vendor's package, a public key) is loaded before the first webhook waits for it."""
+        verifier = self.provider.verifier
+        for secret in self.secrets:
+            with contextlib.suppress(ValueError):  # some cannot sign what is no delivery of theirs
+                signed = verifier.sign(Delivery(body=b"{}", headers={}), secret, now_ms=0)
+                verifier.verify(signed, [secret], now_ms=0)
 
 
 class _TooLargeError(Exception):

@@ -12,6 +12,7 @@ import pytest
 from relay.process import EndedError, serve_until_signal
 from relay.serving import Served
 from relay.settings import load
+from relay.store.schema import Outcome
 from tests import acme
 from tests.conftest import RunRelay
 
@@ -54,7 +55,13 @@ async def test_a_second_relay_on_the_same_database_is_told(tmp_path: Path, run_r
     assert "RELAY_DATABASE_URL" in words
 
 
-async def test_a_key_that_was_removed_too_early_is_told(tmp_path: Path, run_relay: RunRelay) -> None:
+async def test_a_key_file_that_is_none_is_told(tmp_path: Path) -> None:
+    (tmp_path / "relay.db.key").write_text("not a key")
+
+    assert "32 bytes in base64" in await why_not(tmp_path)
+
+
+async def test_a_key_that_was_removed_too_early_does_not_stop_the_start(run_relay: RunRelay) -> None:
     broken = acme.make()
 
     def raises(_notification: object) -> Any:
@@ -64,6 +71,6 @@ async def test_a_key_that_was_removed_too_early_is_told(tmp_path: Path, run_rela
     async with run_relay({"acme": broken}) as relay:
         await relay.post(acme.captured(1))
 
-    assert "was a key removed too early?" in await why_not(
-        tmp_path, RELAY_ENCRYPTION_KEYS=base64.b64encode(b"o" * 32).decode()
-    )
+    async with run_relay(RELAY_ENCRYPTION_KEYS=base64.b64encode(b"o" * 32).decode()) as relay:
+        assert (await relay.post(acme.captured(2))).status_code == 200
+        assert await relay.store.unmapped(outcome=Outcome.FAILED) == []

@@ -67,8 +67,8 @@ def declined(shop: Shop, amount: int, *, n: int, attempt: int = 1, invoice: str 
     """An attempt that the bank refuses."""
     common: dict[str, Any] = {"amount": amount, "currency": "eur", "invoice": invoice, "description": description}
     charge = f"ch_{n}_failed_{attempt}"
-    no: Json = {"captured": False, "paid": False, "status": "failed", "failure_code": "card_declined", "amount_captured": 0,
-          "payment_method_details": {"type": method}}  # fmt: skip
+    no: Json = {"captured": False, "paid": False, "status": "failed", "failure_code": "card_declined"}
+    no |= {"amount_captured": 0, "payment_method_details": {"type": method}}
     shop.say("charge.failed", shop.charge(id=charge, payment=f"pi_{n}", email=ADA, **common, **no))
     error = {"charge": charge, "code": "card_declined", "decline_code": "insufficient_funds", "type": "card_error",
              "payment_method": {"id": "pm_1", "object": "payment_method", "billing_details": {"address": {"country":
@@ -100,7 +100,7 @@ def paid(shop: Shop, number: str, amount: int, *, n: int, reason: str, is_charge
         shop.say(
             "invoice_payment.paid",
             {"id": f"inpay_{n}", "object": "invoice_payment", "amount_paid": amount, "amount_requested": amount,
-             "created": shop.now, "currency": invoice["currency"], "invoice": number, "is_default": True, "livemode": True,
+             "created": shop.now, "currency": invoice["currency"], "invoice": number, "livemode": True,
              "payment": {"payment_intent": f"pi_{n}", "type": "payment_intent"}, "status": "paid"},
         )  # fmt: skip
 
