@@ -17,7 +17,7 @@ from relay.signatures import either, header_token, timestamped_pairs
 
 def _is_test(item: Item) -> bool:
     said = item.body["event"]
-    return said.get("environment") == "SANDBOX" or said.get("store") == "TEST_STORE"
+    return bool(said.get("environment") == "SANDBOX" or said.get("store") == "TEST_STORE")
 
 
 provider = Provider(
@@ -33,7 +33,7 @@ provider = Provider(
     notification_type=field("event.type"),
     is_test=_is_test,
     secret=SecretShape(
-        meaning="RevenueCat > your project > Integrations > Webhooks: the signing secret, else the authorization header",
+        meaning="RevenueCat > your project > Integrations > Webhooks: the signing secret, or the authorization header",
         mistaken={"sk_": "a secret API key", "appl_": "a public SDK key", "goog_": "a public SDK key"},
     ),
 )
@@ -113,9 +113,7 @@ def _transaction(n: Notification) -> str:
 
 
 def _money(e: Json) -> dict[str, Any]:
-    """What the customer paid, in the currency of the purchase; nothing where the store did not tell. The tax is
-    RevenueCat's estimate, a share of the price.
-    """
+    """What the customer paid, in the currency of the purchase, where the store told it. The tax is an estimate."""
     price, currency, share = e.get("price_in_purchased_currency"), e.get("currency"), e.get("tax_percentage")
     if not price or not currency:
         return {}
@@ -139,7 +137,7 @@ def _sale_name(n: Notification) -> str:
 
 @provider.on("INITIAL_PURCHASE", "NON_RENEWING_PURCHASE", "RENEWAL")
 def sale(n: Notification) -> Iterator[Draft | Learned]:
-    """What is granted, shared in the family or free is no sale; one whose price the store did not tell has no revenue."""
+    """What is granted, shared or free is no sale; a sale whose price the store did not tell has no revenue."""
     e, about = n.body["event"], _about(n.body["event"])
     yield from _learned(about)
     once, at_ms, price = f"transaction:{_transaction(n)}", e["purchased_at_ms"], e.get("price_in_purchased_currency")

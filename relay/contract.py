@@ -36,8 +36,8 @@ class UnmappableError(ValueError):
     """This notification cannot be mapped. The delivery is kept with this reason and mapped again after the fix."""
 
 
-# The values that every webhook makes are not frozen: freezing costs a call per field, and they are made by the thousand.
-# Nobody changes one all the same.
+# The values that every webhook makes are not frozen: freezing costs a call for each field, and they are made by the
+# thousand. Nobody changes one all the same.
 
 # --- what arrives -----------------------------------------------------------------------------------------------------
 

@@ -77,7 +77,7 @@ class _Door:
 
 
     def _warm_up(self) -> None:
-        """What the first check loads (a vendor's package, a public key) is loaded before the first webhook waits for it."""
+        """Load what the first check loads (a package, a public key), so that the first webhook need not wait for it."""
         verifier = self.provider.verifier
         for secret in self.secrets:
             with contextlib.suppress(ValueError):  # some cannot sign what is no delivery of theirs
