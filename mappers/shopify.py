@@ -355,7 +355,8 @@ def contract(n: Notification) -> Iterator[Draft | Learned]:
             at_ms=_told_ms(n),
             person=Person(customer_id=customer),
             properties={"subscription_id": str(o["id"]), "billing_interval": interval, "reason": STATES[n.type]},
-            joins=(subscription, *((f"customer:{customer}",) if customer else ())),
+            joins=(*((f"customer:{customer}",) if customer else ()), subscription),
+            waits=True,
         )
 
 

@@ -1,8 +1,8 @@
-"""WooCommerce. https://woocommerce.com/document/webhooks/ (REST API v3; WooCommerce 11, Subscriptions 8; read 2026-11-23).
+"""WooCommerce. https://woocommerce.com/document/webhooks/ (REST API v3, read 2026-11-23).
 
 In: orders and subscriptions as they stand when WooCommerce gets round to sending them. There is no topic for "paid" or
-"refunded", and an order may be paid before its `order.created` leaves: so every topic of an order is mapped by state, and
-each fact that the state shows (paid, failed, each of its refunds) has a key of its own and counts once.
+"refunded", and an order may be paid before its `order.created` leaves: so all topics of an order are mapped by state,
+and each fact that the state shows (paid, failed, each of its refunds) has a key of its own and counts once.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ provider = Provider(
     docs="https://woocommerce.com/document/webhooks/",
     verifier=hmac_sha256(header="X-WC-Webhook-Signature", encoding="base64"),
     # Its own delivery id is the same for all that one webhook sends within a second.
-    notification_id=composed(header("X-WC-Webhook-Topic"), lambda item: digest_of(item.body)),
+    notification_id=composed(header("X-WC-Webhook-Topic"), _shop, lambda item: digest_of(item.body)),
     notification_type=header("X-WC-Webhook-Topic"),
     account=_shop,
     is_test=lambda item: not TEST_MODES.isdisjoint(_meta(item.body).items()),
@@ -188,6 +188,7 @@ def order(n: Notification) -> Iterator[Draft | Learned]:
             tax=from_major(tax) if tax else None,
             properties=properties | _part_of(o, "discount") | _part_of(o, "shipping"),
             variants={"trial": after_trial} if subscription else {"subscription": first},
+            waits=bool(subscription),
             **about,
         )
     for refund in o.get("refunds") or ():

@@ -18,6 +18,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
 from relay import __version__
+from relay.certificates import Certificates
 from relay.clock import unix_ms
 from relay.contract import Provider
 from relay.forwarding import Forwarding, ForwardingRules, Lane
@@ -111,6 +112,7 @@ class Parts:
     metrics: Metrics
     clock: Clock
     disk: Disk
+    certificates: Certificates
 
 
 @contextlib.asynccontextmanager
@@ -128,9 +130,12 @@ async def opened(
         node=node,
     )
     disk = Disk(sqlite_path(url).parent, min_free_mb=settings.min_free_disk_mb)
+    certificates = Certificates(clock=clock)
     try:
-        yield Parts(settings=settings, providers=providers, store=store, metrics=metrics, clock=clock, disk=disk)
+        yield Parts(settings=settings, providers=providers, store=store, metrics=metrics, clock=clock, disk=disk,
+                    certificates=certificates)  # fmt: skip
     finally:
+        await certificates.close()
         await store.close()
 
 
@@ -164,7 +169,7 @@ def make_receiver(parts: Parts, wake: Callable[[str], None]) -> Receiver:
     settings = parts.settings
     return Receiver(
         sources=settings.sources, providers=parts.providers, store=parts.store, metrics=parts.metrics,
-        clock=parts.clock, wake=wake,
+        clock=parts.clock, wake=wake, certificates=parts.certificates,
         limits=Limits(max_waiting=settings.max_waiting, trouble=parts.disk.trouble,
                       keep_bodies=settings.retain_bodies_days > 0),
     )  # fmt: skip

@@ -15,6 +15,7 @@ from typing import Any
 
 import structlog
 
+from relay.certificates import Certificates, Unavailable
 from relay.contract import Accepted, Answer, Delivery, NeedsCertificate, Provider, Refused
 from relay.mapping import map_delivery
 from relay.metrics import Metrics
@@ -75,7 +76,6 @@ class _Door:
         self.fitted = [metrics.tally(metrics.secrets, slug, str(index)) for index in range(len(self.secrets))]
         self.outcomes = {outcome: metrics.tally(metrics.notifications, slug, outcome.value) for outcome in Outcome}
 
-
     def _warm_up(self) -> None:
         """Load what the first check loads (a package, a public key), so that the first webhook need not wait for it."""
         verifier = self.provider.verifier
@@ -105,6 +105,7 @@ class Receiver:
         metrics: Metrics,
         clock: Callable[[], int],
         wake: Callable[[str], None],
+        certificates: Certificates,
         limits: Limits | None = None,
     ) -> None:
         self._doors = {
@@ -116,6 +117,7 @@ class Receiver:
         self._metrics = metrics
         self._clock = clock
         self._wake = wake
+        self._certificates = certificates
         self._limits = limits or Limits()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -154,20 +156,34 @@ class Receiver:
             return None
         now_ms = self._clock()
         delivery = Delivery(
-            body=body, headers=_headers(scope), url=_url(door, scope), query=scope["query_string"].decode("latin-1")
+            body=body,
+            headers=_headers(scope),
+            url=_url(door, scope),
+            query=scope["query_string"].decode("latin-1"),
+            certificates=self._certificates.known,
         )
-        verdict = door.provider.verifier.verify(
-            delivery, door.secrets, now_ms=now_ms, tolerance_s=door.source.tolerance_s
-        )
-        match verdict:
+        match await self._verdict(door, delivery, now_ms):
             case Refused(reason):
                 self._metrics.deliveries.labels(door.source.slug, f"refused_{reason}").inc()
                 log.warning("signature refused", source=door.source.slug, reason=reason.value)
                 return _REFUSED
             case Accepted(secret):
                 return await self._commit(door, delivery, secret, now_ms)
-            case NeedsCertificate(url):
-                return self._later(door, f"the certificate {url} is not known yet")
+            case Unavailable(why):
+                return self._later(door, why)
+
+    async def _verdict(self, door: _Door, delivery: Delivery, now_ms: int) -> Accepted | Refused | Unavailable:
+        """Of a provider that signs with a certificate, the first delivery waits until that is fetched."""
+        verify = door.provider.verifier.verify
+        verdict = verify(delivery, door.secrets, now_ms=now_ms, tolerance_s=door.source.tolerance_s)
+        if isinstance(verdict, NeedsCertificate):
+            found = await self._certificates.obtain(verdict.url)
+            if isinstance(found, Unavailable):
+                return found
+            verdict = verify(delivery, door.secrets, now_ms=now_ms, tolerance_s=door.source.tolerance_s)
+        if isinstance(verdict, NeedsCertificate):
+            return Unavailable(f"the certificate {verdict.url} went again")
+        return verdict
 
     async def _commit(self, door: _Door, delivery: Delivery, secret: int, now_ms: int) -> Answer:
         mapped = map_delivery(door.provider, door.source, delivery, received_at_ms=now_ms)

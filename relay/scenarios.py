@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -36,6 +36,7 @@ class Entry:
     """One line of a ledger: an event that must leave."""
 
     #: An e-mail address, `site:<the site's own id>`, `customer:<the provider's id>`, or None where nobody is known.
+    #: `site:1/ada@example.com`: either of them, where it is not told in order.
     who: str | None
     name: str
     #: Revenue, or the amount that an event without revenue tells; None where it tells none.
@@ -56,6 +57,8 @@ class Scenario:
     revenue: Mapping[str, Decimal]
     #: The provider's options that are on; None: all of them.
     options: Sequence[str] | None = ()
+    #: Deliveries that are never dropped, by their place.
+    kept: Collection[int] = ()
     #: Fields of the source's policy that do not have their defaults.
     policy: Mapping[str, Any] = field(default_factory=dict)
 
@@ -77,6 +80,7 @@ def _read(path: Path) -> Scenario:
         ledger=[entry(*line) for line in raw["ledger"]],
         revenue={currency: Decimal(amount) for currency, amount in raw["revenue"].items()},
         options=raw.get("options", ()),
+        kept=raw.get("kept", ()),
         policy=raw.get("policy", {}),
     )
 
@@ -120,7 +124,8 @@ def _in_groups(places: Sequence[int], sizes: Sequence[int]) -> Plan:
 def backfilled(scenario: Scenario) -> st.SearchStrategy[Plan]:
     """Some are dropped, and come when nothing waits for them any longer."""
     places = range(len(scenario.deliveries))
-    dropped = st.sets(st.sampled_from(places), min_size=1) if places else st.just(set[int]())
+    may_drop = [place for place in places if place not in scenario.kept]
+    dropped = st.sets(st.sampled_from(may_drop), min_size=1) if may_drop else st.just(set[int]())
     return dropped.map(lambda late: [tuple(place for place in places if place not in late), None, tuple(sorted(late))])
 
 
@@ -130,13 +135,15 @@ class Telling:
 
     name: str
     plans: Callable[[Scenario], st.SearchStrategy[Plan]]
+    #: Whether it keeps the order of things.
+    is_ordered: bool = False
     #: Whether facts come too late for events that waited for them: then they are others' events in name only.
     is_late: bool = False
 
 
 TELLINGS = (
-    Telling("in order", lambda scenario: st.just(in_order(scenario))),
-    Telling("each twice", lambda scenario: st.just(each_twice(scenario))),
+    Telling("in order", lambda scenario: st.just(in_order(scenario)), is_ordered=True),
+    Telling("each twice", lambda scenario: st.just(each_twice(scenario)), is_ordered=True),
     Telling("in any order", any_order),
     Telling("dropped and backfilled", backfilled, is_late=True),
 )
@@ -161,7 +168,7 @@ def check_scenario(stage: Rehearsal, scenario: Scenario, telling: Telling, *, ex
 
     def differs(plan: Plan) -> list[str]:
         sent = perform(stage, scenario.deliveries, plan).sent
-        found = _differences(provider, scenario, sent, is_late=telling.is_late)
+        found = _differences(provider, scenario, sent, telling)
         return [*found, f"when told like this: {_words(provider, scenario, plan)}"] if found else []
 
     return simplest(telling.plans(scenario), differs, examples=examples)
@@ -210,16 +217,16 @@ def simplest(examples_of: st.SearchStrategy[T], check: Callable[[T], list[str]],
     return []
 
 
-def _differences(provider: Provider, scenario: Scenario, sent: Sequence[Sent], *, is_late: bool) -> list[str]:
+def _differences(provider: Provider, scenario: Scenario, sent: Sequence[Sent], telling: Telling) -> list[str]:
     totals = totals_of(sent)
     found = []
     for currency in sorted({*totals.revenue, *scenario.revenue}):
         actual, expected = (each.get(currency, Decimal(0)) for each in (totals.revenue, scenario.revenue))
         if actual != expected:
             found.append(f"revenue is {actual} {currency} and must be {expected}")
-    must = Counter(_line(each, is_late=is_late) for each in scenario.ledger)
-    people = {_user_id(provider, each.who): each.who for each in scenario.ledger}
-    have = Counter(_line(_entry_of(event, people), is_late=is_late) for event in sent)
+    people = {id_: each.who for each in scenario.ledger for id_ in _user_ids(provider, each.who, telling)}
+    must = Counter(_line(each, is_late=telling.is_late) for each in scenario.ledger)
+    have = Counter(_line(_entry_of(event, people), is_late=telling.is_late) for event in sent)
     found += [f"missing: {line}" for line in (must - have).elements()]
     found += [f"too much: {line}" for line in (have - must).elements()]
     return found
@@ -238,17 +245,21 @@ def _entry_of(event: Sent, people: Mapping[str | None, str | None]) -> Entry:
     return Entry(who, event["event_name"], exact, None if exact is None else currency)
 
 
-def _user_id(provider: Provider, who: str | None) -> str | None:
+def _user_ids(provider: Provider, who: str | None, telling: Telling) -> list[str | None]:
+    if who is None:
+        return [None]
+    return [_user_id(provider, name) for name in who.split("/")[: 1 if telling.is_ordered else None]]
+
+
+def _user_id(provider: Provider, who: str) -> str:
     """The pseudonym that the documentation promises for this person."""
-    match (who or "").partition(":"):
-        case ("", _, _):
-            return None
+    match who.partition(":"):
         case ("site", _, id_):
             said = id_
         case ("customer", _, id_):
             said = f"{provider.name}:{id_}"
         case _:
-            said = (who or "").lower()
+            said = who.lower()
     return hashlib.sha256(said.encode()).hexdigest()
 
 

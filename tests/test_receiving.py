@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
 from typing import cast
 
 import httpx
 import orjson
 import pytest
 
-from relay.contract import Draft, Notification
+from relay.certificates import Certificates
+from relay.contract import Delivery, Draft, Notification
+from relay.metrics import Metrics
+from relay.receiving import Receiver
+from relay.settings import load
+from relay.signatures import paypal_signature
+from relay.specimens import specimen
 from relay.store.base import Store, StoreUnavailableError
 from relay.store.schema import Outcome
 from tests import acme
 from tests.conftest import EventsApi, RunningRelay, RunRelay, until
+from tests.things import Clock
 
 pytestmark = pytest.mark.anyio
 
@@ -328,3 +337,35 @@ async def test_a_client_that_hangs_up_midway_leaves_nothing(relay: RunningRelay)
 async def _breaking() -> AsyncIterator[bytes]:
     yield b"half of"
     raise httpx.WriteError(GONE)
+
+
+class TestCertificates:
+    """A provider that signs with a certificate (PayPal's way)."""
+
+    def receiver(self, store: Store, clock: Clock, transport: httpx.MockTransport, secret: str) -> Receiver:
+        provider = replace(acme.make(), verifier=paypal_signature())
+        environ = {"RELAY_ACME_SECRET": secret, "OAA_API_KEY": "oa_live_1", "OAA_PROJECT_ID": "42"}
+        sources = load({"acme": provider}, environ=environ, env_file=Path("/nowhere")).sources
+        return Receiver(
+            sources=sources, providers={"acme": provider}, store=store, metrics=Metrics(), clock=clock,
+            wake=lambda _destination: None, certificates=Certificates(clock=clock, transport=transport),
+        )  # fmt: skip
+
+    async def statuses(self, store: Store, clock: Clock, *, hosted: bool) -> list[int]:
+        verifier = paypal_signature()
+        made_up = specimen(verifier)
+        pem = next(iter(made_up.certificates.values()))
+        answer = httpx.Response(200, content=pem) if hosted else httpx.Response(503)
+        receiver = self.receiver(store, clock, httpx.MockTransport(lambda _request: answer), made_up.secret)
+        signed = verifier.sign(Delivery(body=b'{"id":"n","type":"never"}', headers={}), made_up.signing, now_ms=clock())
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(receiver), base_url="http://relay") as http:
+            return [
+                (await http.post("/webhooks/acme", content=body, headers=dict(signed.headers))).status_code
+                for body in (signed.body, signed.body, signed.body + b" ")
+            ]
+
+    async def test_it_is_fetched_when_the_first_delivery_names_it(self, store: Store, clock: Clock) -> None:
+        assert await self.statuses(store, clock, hosted=True) == [200, 200, 401]
+
+    async def test_while_it_cannot_be_had_the_provider_is_told_to_come_later(self, store: Store, clock: Clock) -> None:
+        assert await self.statuses(store, clock, hosted=False) == [429, 429, 429]
