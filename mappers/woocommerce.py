@@ -7,12 +7,14 @@ and each fact that the state shows (paid, failed, each of its refunds) has a key
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from relay.contract import (
+    Answer,
     Draft,
     Item,
     Learned,
@@ -47,6 +49,8 @@ def _meta(o: Json) -> dict[str, Any]:
 #: How payment plugins write on an order that it was paid in test mode. WooCommerce itself has none.
 TEST_MODES = {("_wcpay_mode", "test"), ("_ppcp_paypal_payment_mode", "sandbox")}
 
+PING = re.compile(rb"webhook_id=\d{1,20}")
+
 provider = Provider(
     name="woocommerce",
     title="WooCommerce",
@@ -61,6 +65,8 @@ provider = Provider(
         meaning="WooCommerce > Settings > Advanced > Webhooks > your webhook > Secret, the same in all of them",
         mistaken={"ck_": "a consumer key of the REST API", "cs_": "a consumer secret of the REST API"},
     ),
+    # On saving a webhook the shop asks, without a signature, whether somebody is there, and shows an error unless it gets 200.
+    handshake=lambda delivery: Answer() if PING.fullmatch(delivery.body) else None,
     options={"identify": "An identify event for every new customer."},
 )
 

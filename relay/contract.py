@@ -236,6 +236,10 @@ def _never(_item: Item) -> bool:
     return False
 
 
+def _no_handshake(_delivery: Delivery) -> None:
+    return None
+
+
 # --- the provider -----------------------------------------------------------------------------------------------------
 
 
@@ -284,6 +288,8 @@ class Provider:
     credentials: tuple[str, ...] = ()
     #: The answer to everything that was taken.
     accepted: Answer = Answer()
+    #: The answer to an unsigned POST that only asks whether somebody is there, or None: it has no effect.
+    handshake: Callable[[Delivery], Answer | None] = _no_handshake
     #: The status for "later, please"; some providers drop the event on 5xx, some retry on nothing else.
     overload_status: int = 429
     #: Opt-in groups of types, by name, with what they add: `RELAY_<NAME>_ENABLE`.

@@ -164,6 +164,9 @@ class Receiver:
         )
         match await self._verdict(door, delivery, now_ms):
             case Refused(reason):
+                handshake = door.provider.handshake(delivery)
+                if handshake is not None:
+                    return handshake
                 self._metrics.deliveries.labels(door.source.slug, f"refused_{reason}").inc()
                 log.warning("signature refused", source=door.source.slug, reason=reason.value)
                 return _REFUSED

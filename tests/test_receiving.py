@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from relay.certificates import Certificates
-from relay.contract import Delivery, Draft, Notification
+from relay.contract import Answer, Delivery, Draft, Notification
 from relay.metrics import Metrics
 from relay.receiving import Receiver
 from relay.settings import load
@@ -109,6 +109,14 @@ async def test_a_body_that_was_written_anew_is_refused(relay: RunningRelay) -> N
     answer = await relay.post(orjson.dumps(orjson.loads(body)), headers=acme.signed(body))
 
     assert answer.status_code == 401
+
+
+async def test_a_handshake_is_answered_without_any_effect(run_relay: RunRelay) -> None:
+    greeting = replace(acme.make(), handshake=lambda delivery: Answer() if delivery.body == b"ping" else None)
+    async with run_relay({"acme": greeting}) as relay:
+        assert (await relay.http.post("/webhooks/acme", content=b"ping")).status_code == 200
+        assert (await relay.http.post("/webhooks/acme", content=b"pong")).status_code == 401
+        assert rows(relay, "deliveries") == 0
 
 
 async def test_a_source_without_a_secret_does_not_exist(relay: RunningRelay) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mappers.woocommerce import provider
-from relay.contract import Delivery
+from relay.contract import Answer, Delivery
 from relay.rehearsal import rehearse, totals_of
 
 CASES = Path(__file__).parent / "mappers" / "woocommerce"
@@ -74,3 +74,11 @@ def test_deliveries_of_one_second_are_told_apart() -> None:
         len({each.headers["x-wc-webhook-delivery-id"] for each in said}),
         len({each.id for each in said}),
     )
+
+
+def test_the_ping_on_saving_a_webhook_is_answered_and_nothing_else_that_is_unsigned() -> None:
+    def asked(body: bytes) -> Answer | None:
+        return provider.handshake(Delivery(body=body, headers={}))
+
+    assert asked(b"webhook_id=17") == Answer(200)
+    assert [asked(body) for body in (b"", b"webhook_id=", b"webhook_id=17&id=1", b'{"id":1}')] == [None] * 4
