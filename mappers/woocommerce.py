@@ -65,7 +65,7 @@ provider = Provider(
         meaning="WooCommerce > Settings > Advanced > Webhooks > your webhook > Secret, the same in all of them",
         mistaken={"ck_": "a consumer key of the REST API", "cs_": "a consumer secret of the REST API"},
     ),
-    # On saving a webhook the shop asks, without a signature, whether somebody is there, and shows an error unless it gets 200.
+    # On saving a webhook the shop asks, unsigned, whether somebody is there, and shows an error unless it gets 200.
     handshake=lambda delivery: Answer() if PING.fullmatch(delivery.body) else None,
     options={"identify": "An identify event for every new customer."},
 )

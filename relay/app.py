@@ -7,6 +7,7 @@ import fcntl
 import gc
 import os
 import secrets
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ Clock = Callable[[], int]
 _ABOUT = """Webhooks of payment, CRM and e-mail providers become conversions in OpenAnalytics: each once, with the right
 amount, time and user, and no personal data."""
 _DAY_MS = 86_400_000
+#: The store's writer waits for no longer than this until the event loop lends it the interpreter.
+_SWITCH_S = 0.0005
 
 
 class RelayApp(FastAPI):
@@ -228,6 +231,7 @@ def calm_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+    sys.setswitchinterval(_SWITCH_S)
 
 
 async def _map_parked(store: Store, settings: Settings, providers: Mapping[str, Provider]) -> None:

@@ -8,51 +8,62 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator
+from copy import copy
 from decimal import Decimal
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-#: A body, and in words what is different about it.
-Variation = tuple[str, Any]
+#: Is told in words what is different about a body; says whether it makes a difference.
+Attempt = Callable[[str, Any], bool]
 
 
-def without_a_part(body: Any, *, always: Collection[str] = ()) -> Iterator[Variation]:
-    """Each key at every depth left out, and each set to null; of a form its fields, of another text its lines.
+def try_without_parts(body: Any, attempt: Attempt, *, always: Collection[str] = ()) -> None:
+    """Try it with each key at every depth left out, and set to null; of a form its fields, of another text its lines.
 
-    `always`: keys that stay, by their path (`data.object.amount`).
+    What is inside a part that makes no difference is not tried: nobody reads it. `always`: keys that stay, by their
+    path (`data.object.amount`).
     """
     if not isinstance(body, str):
-        yield from _without_a_key(body, "", always)
+        _try_without_keys(body, "", attempt, always)
     elif _is_form(body):
         fields = parse_qsl(body, keep_blank_values=True)
         for place, (name, _) in enumerate(fields):
-            yield f"without {name}", urlencode([*fields[:place], *fields[place + 1 :]])
-            yield f"with {name} empty", urlencode([*fields[:place], (name, ""), *fields[place + 1 :]])
+            attempt(f"without {name}", urlencode([*fields[:place], *fields[place + 1 :]]))
+            attempt(f"with {name} empty", urlencode([*fields[:place], (name, ""), *fields[place + 1 :]]))
     else:
         lines = body.splitlines(keepends=True)
         for place in range(len(lines)):
-            yield f"without line {place + 1}", "".join([*lines[:place], *lines[place + 1 :]])
-        yield "cut in half", body[: len(body) // 2]
+            attempt(f"without line {place + 1}", "".join([*lines[:place], *lines[place + 1 :]]))
+        attempt("cut in half", body[: len(body) // 2])
 
 
 def _is_form(text: str) -> bool:
     return re.fullmatch(r"[^\s=&<{]+=[^\s<]*", text.strip()) is not None
 
 
-def _without_a_key(value: Any, path: str, always: Collection[str]) -> Iterator[Variation]:
+def _try_without_keys(value: Any, path: str, attempt: Attempt, always: Collection[str]) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
-            place = f"{path}.{key}" if path else key
-            if place not in always and not any(path.startswith(f"{place}.") for path in always):
-                yield f"without {place}", {name: other for name, other in value.items() if name != key}
-                if item is not None:
-                    yield f"with {place} null", {**value, key: None}
-            for words, varied in _without_a_key(item, place, always):
-                yield words, {**value, key: varied}
+            place, is_read = f"{path}.{key}" if path else key, True
+            if not any(kept == place or kept.startswith(f"{place}.") for kept in always):
+                is_read = attempt(f"without {place}", {name: other for name, other in value.items() if name != key})
+                is_read |= item is not None and attempt(f"with {place} null", {**value, key: None})
+            if is_read and isinstance(item, (dict, list)):
+                _try_without_keys(item, place, _inside(attempt, value, key), always)
     elif isinstance(value, list):
         for place, item in enumerate(value):
-            for words, varied in _without_a_key(item, f"{path}.{place}", always):
-                yield words, [*value[:place], varied, *value[place + 1 :]]
+            _try_without_keys(item, f"{path}.{place}", _inside(attempt, value, place), always)
+
+
+def _inside(attempt: Attempt, whole: Any, place: Any) -> Attempt:
+    """The attempt on a part, as one on the whole that holds it."""
+
+    def on_the_whole(words: str, part: Any) -> bool:
+        varied = copy(whole)
+        varied[place] = part
+        return attempt(words, varied)
+
+    return on_the_whole
 
 
 def replaced(body: Any, change: Callable[[str], str | None]) -> Any:

@@ -37,7 +37,7 @@ class Life:
     #: Whether it is told with the options on, with them off, or in both ways.
     options: tuple[tuple[str, ...], ...] = ((), OPTIONS)
     policy: Mapping[str, Any] = field(default_factory=dict)
-    #: Types that no drop may hit where payments are told and do not say what for: nothing else links the two sales.
+    #: Types that no drop may hit with the options on since basil: nothing else links a payment to its invoice.
     links: tuple[str, ...] = ()
 
 
@@ -450,7 +450,7 @@ def _entries(ledger: str) -> list[Entry]:
 def _scenario(told: Life, version: str, options: tuple[str, ...]) -> Scenario:
     shop = Shop(version)
     told.happens(shop)
-    links = told.links if options and version == BASIL else ()
+    links = told.links if options and version >= BASIL else ()
     return Scenario(
         name=f"{told.happens.__name__}, {version}{', options on' if options else ''}",
         about=told.happens.__doc__ or "",
