@@ -159,20 +159,22 @@ class Writer:
                 return
 
     def _transaction(self, connection: Connection, work: list[_Group | _Task]) -> None:
-        if len(work) == 1 and isinstance(work[0], _Group) and self._accept_alone(connection, work[0]):
-            return
-        with self._turns, connection.begin():
-            for item in work:
-                if isinstance(item, _Group):
-                    self._in_flight = item.gather()
-                    self._accept_group(connection, item)
-                else:
-                    _run_task(connection, item)
+        with self._turns:
+            if len(work) == 1 and isinstance(work[0], _Group) and self._accept_alone(connection, work[0]):
+                return
+            with connection.begin():
+                for item in work:
+                    if isinstance(item, _Group):
+                        self._in_flight = item.gather()
+                        self._accept_group(connection, item)
+                    else:
+                        _run_task(connection, item)
 
     def _accept_alone(self, connection: Connection, group: _Group) -> bool:
         """The common case, without a savepoint. False: something in it cannot be taken, and nothing was kept."""
         try:
             with connection.begin():
+                self._in_flight = group.gather()
                 group.values = list(self._accept(connection, [arrival for arrival, _ in group.members]))
         except Exception as error:
             if is_outage(error):
