@@ -115,7 +115,7 @@ class Supervisor:
         self._woken = -1
 
     def run(self) -> None:
-        """Play all roles until SIGINT or SIGTERM. Raises `ChildError` where one could not begin at the start."""
+        """Play all roles until SIGINT or SIGTERM. Raises `ChildError` where one gave up at the start."""
         _refuse_threads()
         with self._watching_signals():
             try:
@@ -187,7 +187,7 @@ class Supervisor:
         return max(0.0, min(self._due.values()) - time.monotonic()) if self._due else None
 
     def _tell_when_started(self) -> None:
-        if not self._has_started and all(child.is_ready for child in self._children.values()):
+        if not self._has_started and not self._due and all(child.is_ready for child in self._children.values()):
             self._has_started = True
             self._started()
 
@@ -233,11 +233,11 @@ class Supervisor:
                 child.line.close()
                 del self._children[pid]
                 if not self._stops:
-                    self._replace(child, _how(status))
+                    self._replace(child, status)
 
-    def _replace(self, child: _Child, how: str) -> None:
-        role, words = child.role, child.words.removeprefix(_READY).decode()
-        if not self._has_started:
+    def _replace(self, child: _Child, status: int) -> None:
+        role, words, how = child.role, child.words.removeprefix(_READY).decode(), _how(status)
+        if not self._has_started and os.WIFEXITED(status):
             raise ChildError(words or f"the process {role.name} ended while it started ({how}); the log says why")
         is_short = time.monotonic() - child.began_s < _SHORT_LIFE_S
         self._short_lives[role] = self._short_lives[role] + 1 if is_short else 0
