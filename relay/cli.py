@@ -293,6 +293,7 @@ def hash_(
 
 app.add_typer(outbox_cli.outbox, name="outbox")
 app.add_typer(outbox_cli.dead, name="dead")
+app.command()(outbox_cli.duplicates)
 app.command()(outbox_cli.remap)
 app.command()(books_cli.backfill)
 app.command()(books_cli.reconcile)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +19,7 @@ from relay import terminal
 from relay.terminal import WRONG, fail, instant, out, show_json
 
 if TYPE_CHECKING:
-    from relay.store.base import BatchRow, Depth, EventRow, Store
+    from relay.store.base import BatchRow, Depth, DuplicateRow, EventRow, Store
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
@@ -89,6 +90,31 @@ def release(
     if not terminal.run(settle()):
         fail(f'No batch {batch} is held. "relay outbox" lists the open ones with their state.')
     out.print(f"Batch {batch} {'is marked as sent' if accepted else 'will be sent again'}.")
+
+
+# --- duplicates -------------------------------------------------------------------------------------------------------
+
+
+def duplicates(
+    *,
+    event: Annotated[str | None, typer.Option(help="Only those of this event, by its event_id.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most this many, newest first.")] = 50,
+    as_json: Json = False,
+) -> None:
+    """List what was told twice: notifications whose fact another one had told, with the event that counts."""
+
+    async def read() -> Sequence[DuplicateRow]:
+        async with terminal.opened(_settings()) as store:
+            return await store.duplicates(event_id=event, limit=limit)
+
+    rows = [asdict(row) | {"made": instant(row.made_at_ms)} for row in terminal.run(read())]
+    if as_json:
+        show_json(rows)
+    elif not rows:
+        out.print("Nothing was told twice.")
+    else:
+        columns = ("made", "source", "notification_id", "type", "key", "event_name", "event_id")
+        _print_table([{column: row[column] for column in columns} for row in rows])
 
 
 # --- dead letters -----------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Whole lives, told in order and in disorder, come to the ledgers that were written by hand.
 
-`tests/scenarios/<provider>/` holds them: JSON files, or a module `lives.py` with `SCENARIOS`.
+`tests/scenarios/<provider>/` holds them: JSON files, and for some a module `lives.py` with `SCENARIOS` and `MORE`.
 """
 
 from __future__ import annotations
@@ -21,18 +21,25 @@ FOLDER = Path(__file__).parent / "scenarios"
 PROVIDERS = load_providers(None)
 
 
-def scenarios_of(folder: Path) -> list[Scenario]:
-    if not (folder / "lives.py").exists():
-        return read_scenarios(folder)
-    found: list[Scenario] = importlib.import_module(f"tests.scenarios.{folder.name}.lives").SCENARIOS
-    return [*read_scenarios(folder), *found]
+def scenarios_of(folder: Path) -> Iterator[tuple[Scenario, bool]]:
+    """With each, whether it is told only when there is time."""
+    yield from ((scenario, False) for scenario in read_scenarios(folder))
+    if (folder / "lives.py").exists():
+        lives = importlib.import_module(f"tests.scenarios.{folder.name}.lives")
+        yield from ((scenario, False) for scenario in lives.SCENARIOS)
+        yield from ((scenario, True) for scenario in lives.MORE)
 
 
 ALL = [
-    pytest.param(PROVIDERS[folder.name], scenario, id=f"{folder.name}: {scenario.name}")
+    pytest.param(
+        PROVIDERS[folder.name],
+        scenario,
+        id=f"{folder.name}: {scenario.name}",
+        marks=[pytest.mark.slow] if is_slow else [],
+    )
     for folder in sorted(FOLDER.iterdir())
     if folder.name in PROVIDERS
-    for scenario in scenarios_of(folder)
+    for scenario, is_slow in scenarios_of(folder)
 ]
 
 each_scenario = pytest.mark.parametrize("provider, scenario", ALL)

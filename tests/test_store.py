@@ -72,6 +72,17 @@ class TestAccepting:
 
         assert (receipt.events, receipt.duplicates) == (0, 1)
 
+    async def test_a_duplicate_is_shown_with_the_event_that_counts(self, store: Store) -> None:
+        await store.accept(arrival(mapped(1, purchase(1))))
+        await store.accept(arrival(mapped(2, purchase(1))))
+        (event,) = await store.events()
+
+        (duplicate,) = await store.duplicates()
+
+        assert (duplicate.notification_id, duplicate.key, duplicate.event_id) == ("evt_2", "payment:1", event.event_id)
+        assert await store.duplicates(event_id=event.event_id) == [duplicate]
+        assert await store.duplicates(event_id="evt_other") == []
+
     async def test_the_same_key_at_two_sources_is_two_facts(self, store: Store) -> None:
         await store.accept(sale(1))
 

@@ -165,6 +165,23 @@ class Bookmark:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DuplicateRow:
+    """A notification that told again what an event had told, as the CLI shows it."""
+
+    source: str
+    notification_id: str | None
+    type: str | None
+    #: What it would have been.
+    name: str
+    #: The once key that was taken.
+    key: str
+    #: The event that took it; None where another notification is still to tell the fact.
+    event_id: str | None
+    event_name: str | None
+    made_at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
     """A delivery with notifications that could not be mapped, read back for another try."""
 
@@ -274,6 +291,10 @@ class Store(Protocol):
         self, *, state: EventState | None = None, limit: int = 50, reference: str | None = None
     ) -> Sequence[EventRow]:
         """Events, newest first; `reference` finds one by its row id or event id."""
+        ...
+
+    async def duplicates(self, *, event_id: str | None = None, limit: int = 50) -> Sequence[DuplicateRow]:
+        """Notifications that told a fact once more, newest first; with `event_id`, those of one event."""
         ...
 
     async def open_batches(self) -> Sequence[BatchRow]:

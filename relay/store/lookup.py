@@ -14,10 +14,10 @@ from sqlalchemy import Connection, RowMapping, Select, bindparam, delete, insert
 
 from relay.ids import first_at, made_at_ms
 from relay.joining import load_waiting
-from relay.store.base import Bookmark, EventRow
+from relay.store.base import Bookmark, DuplicateRow, EventRow
 from relay.store.ledger import FACT
 from relay.store.outbox import among, packed
-from relay.store.schema import EventState, bookmarks, events, keys, notifications
+from relay.store.schema import EventState, bookmarks, duplicates, events, keys, notifications
 
 _PIECE = 500
 #: By so much an event may be older than its row: the provider's clock and ours differ.
@@ -40,6 +40,28 @@ def event_row(row: RowMapping) -> EventRow:
         made_at_ms=made_at_ms(row["id"]), settled_at_ms=row["settled_at_ms"], reason=row["reason"],
         doubts=row["doubts"], notification_id=row["notification_id"], batch=row["batch"],
     )  # fmt: skip
+
+
+def duplicates_of(connection: Connection, *, event_id: str | None, limit: int) -> Sequence[DuplicateRow]:
+    query = (
+        select(
+            duplicates, notifications.c.notification_id, notifications.c.type, events.c.event_id,
+            events.c.name.label("event_name"),
+        )
+        .outerjoin(notifications, notifications.c.id == duplicates.c.notification)
+        .outerjoin(events, events.c.id == duplicates.c.event)
+        .order_by(duplicates.c.id.desc())
+        .limit(limit)
+    )  # fmt: skip
+    if event_id is not None:
+        query = query.where(events.c.event_id == event_id)
+    return [
+        DuplicateRow(
+            source=row["source"], notification_id=row["notification_id"], type=row["type"], name=row["name"],
+            key=row["key"], event_id=row["event_id"], event_name=row["event_name"], made_at_ms=made_at_ms(row["id"]),
+        )
+        for row in connection.execute(query).mappings()
+    ]  # fmt: skip
 
 
 def holders(connection: Connection, *, source: str, once_keys: Sequence[str]) -> dict[str, EventRow]:

@@ -21,6 +21,7 @@ from relay.store.base import (
     Bookmark,
     Depth,
     DestinationState,
+    DuplicateRow,
     EventRow,
     Kept,
     Mapped,
@@ -234,6 +235,9 @@ class SqlStore:
         self, *, state: EventState | None = None, limit: int = 50, reference: str | None = None
     ) -> Sequence[EventRow]:
         return await self._read(partial(self._desk.events, state=state, limit=limit, reference=reference))
+
+    async def duplicates(self, *, event_id: str | None = None, limit: int = 50) -> Sequence[DuplicateRow]:
+        return await self._read(partial(lookup.duplicates_of, event_id=event_id, limit=limit))
 
     async def open_batches(self) -> Sequence[BatchRow]:
         return await self._read(self._desk.open_batches)
