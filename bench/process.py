@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -201,7 +202,8 @@ def client(child: Child) -> httpx.Client:
 
 @contextlib.contextmanager
 def folder() -> Iterator[Path]:
-    """A folder that is gone afterwards, with all that the children left in it."""
+    """A folder that is gone afterwards, with all that the children left in it; after a SIGTERM too."""
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     with tempfile.TemporaryDirectory(prefix="relay-bench-", ignore_cleanup_errors=True) as path:
         yield Path(path)
 

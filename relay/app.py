@@ -25,7 +25,7 @@ from relay.contract import Provider
 from relay.forwarding import Forwarding, ForwardingRules, Lane
 from relay.metrics import Metrics
 from relay.openanalytics import OpenAnalytics
-from relay.operating import Disk, Keeper, Retention, beside, depths, remap
+from relay.operating import Disk, Keeper, Retention, beside, depths, remap, watch
 from relay.receiving import PREFIX, Limits, Receive, Receiver, Scope, Send
 from relay.settings import Settings
 from relay.sources import Destination
@@ -212,7 +212,7 @@ def create_receiving_app(
         async with opened(settings, providers, metrics=metrics, clock=clock, node=node) as parts:
             app.state.parts, app.state.store = parts, parts.store
             app.receiver = make_receiver(parts, wake)
-            async with beside(parts.disk.watch()):
+            async with beside(watch(parts.disk, metrics)):
                 calm_the_collector()
                 yield
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC
@@ -37,7 +36,6 @@ from relay.clock import unix_ms
 RETRY_AFTER_CAP_MS = 24 * 3_600_000
 _WORDS_LIMIT = 500
 _BODY_LIMIT = 65_536
-_LARGE = 100_000
 #: Less than the 5 s after which servers usually close an idle connection: a call that meets the closing ends in doubt.
 _KEEPALIVE_S = 2
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
@@ -109,6 +107,8 @@ class Check:
     finding: Finding
     words: str
 
+
+_EMPTY = httpx.ByteStream(b"")
 
 # Before any byte of the request leaves; httpx files DNS and TLS under ConnectError.
 _NOTHING_SENT = (
@@ -188,11 +188,7 @@ class OpenAnalytics:
         if single:
             (payload,) = payloads
             return await self._post(self._single_url, payload, key)
-        body = self._opening + b",".join(payloads) + self._closing
-        outcome = await self._post(self._batch_url, body, key)
-        if len(body) > _LARGE:
-            gc.collect(1)  # a call of httpx leaves cycles that hold its body, and the next collection may be far
-        return outcome
+        return await self._post(self._batch_url, self._opening + b",".join(payloads) + self._closing, key)
 
     async def check(self, key: str = "check") -> Check:
         """Whether the API answers and takes our key. Posts a batch without events, so that nothing is counted."""
@@ -242,6 +238,7 @@ class OpenAnalytics:
             if response is not None:
                 with contextlib.suppress(httpx.HTTPError, OSError):
                     await response.aclose()
+                response.stream = _EMPTY  # httpx's response and stream hold each other, and with them the whole batch
         return self._judged(response, body)
 
     def _judged(self, response: httpx.Response, body: bytes) -> Outcome:

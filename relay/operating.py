@@ -65,12 +65,6 @@ class Disk:
         """Why nothing can be taken now, or None."""
         return self._trouble
 
-    async def watch(self) -> None:
-        """Look for ever, where no keeper does."""
-        while True:
-            await asyncio.sleep(_DISK_EVERY_MS / 1000)
-            self.look()
-
 
 class Keeper:
     """Runs the chores. `tick` does what is due at that moment, `run` ticks until it is cancelled."""
@@ -196,6 +190,17 @@ async def _remap_one(store: Store, source: Source, provider: Provider, one: Kept
     done.notifications += receipt.new
     done.events += receipt.events
     return receipt
+
+
+async def watch(disk: Disk, metrics: Metrics) -> None:
+    """For ever, the chores of a process that only receives: look at the disk, show the others what it has counted."""
+    try:
+        while True:
+            await asyncio.sleep(_TICK_S)
+            disk.look()
+            metrics.show_tallies()
+    finally:
+        metrics.show_tallies()
 
 
 @contextlib.asynccontextmanager

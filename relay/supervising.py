@@ -144,19 +144,24 @@ class Supervisor:
         sys.stdout.flush()
         sys.stderr.flush()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
-        pid = os.fork()
-        if pid == 0:
+        try:
+            pid = os.fork()
+            if pid == 0:
+                self._be(role, ours, theirs, parent=parent, mask=mask)
+        except OSError:
             ours.close()
-            self._be(role, Line(theirs), parent=parent, mask=mask)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        theirs.close()
+            raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            theirs.close()
         os.set_blocking(ours.fileno(), False)
         self._children[pid] = _Child(role, pid, ours, time.monotonic())
 
-    def _be(self, role: Role, line: Line, *, parent: int, mask: set[Any]) -> NoReturn:
+    def _be(self, role: Role, parents: socket.socket, end: socket.socket, *, parent: int, mask: set[Any]) -> NoReturn:
         """Live and die as a child: nothing of the parent's stack is ever returned to."""
-        code = 1
+        code, line = 1, Line(end)
         try:
+            parents.close()
             _die_with(parent)
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent says when to end
@@ -180,8 +185,13 @@ class Supervisor:
     def _fork_due(self) -> None:
         now_s = time.monotonic()
         for role in [role for role, due_s in self._due.items() if due_s <= now_s]:
-            del self._due[role]
-            self._fork(role)
+            try:
+                self._fork(role)
+            except OSError as error:  # no room for a process now
+                log.exception("a process of the relay cannot be started", process=role.name, error=str(error))
+                self._due[role] = now_s + _WAIT_CAP_S
+            else:
+                del self._due[role]
 
     def _until_due_s(self) -> float | None:
         return max(0.0, min(self._due.values()) - time.monotonic()) if self._due else None
@@ -262,7 +272,7 @@ class Supervisor:
                 passed_on = self._stops
                 for child in left:
                     os.kill(child.pid, signal.SIGTERM)
-            self._wait(None if deadline_s == math.inf else deadline_s - time.monotonic())
+            self._wait(None if deadline_s == math.inf else max(0.0, deadline_s - time.monotonic()))
             self._mourn()
 
 

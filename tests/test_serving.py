@@ -1,15 +1,17 @@
 """Serving over real sockets: the app starts, takes what is in flight to its end, and leaves nothing behind."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
 
 import httpx
 import pytest
 
-from relay.serving import ASGIApp, Receive, Scope, Send, Served, StartError, hang_up, serve, serving
+from relay.serving import ASGIApp, Receive, Scope, Send, Served, StartError, hang_up, listen_each, serve, serving
 
 pytestmark = pytest.mark.anyio
 
@@ -119,6 +121,35 @@ async def test_a_port_is_taken_before_its_app_has_started() -> None:
         assert "ok" == (await client.get(f"http://127.0.0.1:{port}")).text
     await calling
     assert [f"cannot listen on 127.0.0.1:{port}: Address already in use"] == told
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere they are one socket")
+async def test_connections_are_spread_over_the_sockets_of_several_processes() -> None:
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(one) for one in listen_each(3, host="127.0.0.1", port=0)]
+        address = listeners[0].getsockname()
+        for _ in range(120):
+            stack.enter_context(socket.create_connection(address))
+        taken = [0, 0, 0]
+        for place, listener in enumerate(listeners):
+            listener.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    listener.accept()[0].close()
+                    taken[place] += 1
+
+    assert 120 == sum(taken)
+    assert min(taken) > 10
+
+
+async def test_a_port_of_several_processes_is_taken_for_everybody_else() -> None:
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(one) for one in listen_each(2, host="127.0.0.1", port=0)]
+        port = listeners[0].getsockname()[1]
+
+        for number in (1, 2):
+            with pytest.raises(StartError, match="Address already in use"):
+                listen_each(number, host="127.0.0.1", port=port)
 
 
 async def test_an_app_that_does_not_start_is_told() -> None:

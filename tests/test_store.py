@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import orjson
 import pytest
+from sqlalchemy import Engine, event
 
 from relay.contract import Learned, Person, Variant
 from relay.identity import hash_email
@@ -105,6 +106,15 @@ class TestAccepting:
 
         assert sum(receipt.events for receipt in receipts) == 500
         assert (await store.depths())[0].pending == 500
+
+    async def test_what_comes_at_once_is_one_transaction(self, store: Store) -> None:
+        engine: Engine = store._writer._connect.__self__  # type: ignore[attr-defined]
+        begun: list[object] = []
+        event.listen(engine, "begin", begun.append)
+
+        await asyncio.gather(*(store.accept(sale(number)) for number in range(20)))
+
+        assert 1 == len(begun)
 
     async def test_one_arrival_that_cannot_be_written_does_not_take_others_with_it(self, store: Store) -> None:
         broken = arrival(mapped(1, purchase(1)), secret=object())

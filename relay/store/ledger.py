@@ -6,8 +6,8 @@ arrival. Pure: both backends write the same rows, each in its own way.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
 
@@ -144,6 +144,7 @@ class Ledger:
             for name in learned.keys:
                 known[source, name] = learned_now[source, name] = learned
             return
+        learned = _told_by_the_best(learned, [known[source, name] for name in learned.keys if (source, name) in known])
         if learned.names:  # names of one thing: what was known of any of them is known of all
             before = [self._known[source, name] for name in learned.keys if (source, name) in self._known]
             learned = reduce(lambda later, earlier: earlier.merged(later), before, learned)
@@ -211,6 +212,14 @@ class Ledger:
         for key in sealed.once:
             self._spend((source, FACT + key), event)
         return sealed
+
+
+def _told_by_the_best(learned: Entity, known: Sequence[Entity]) -> Entity:
+    """All keys of one fact belong to one person: whoever is known of one of them by a better rule is that person."""
+    best = min((entity for entity in known if entity.user_id is not None), key=lambda entity: entity.rank, default=None)
+    if best is None or best.rank >= learned.rank:
+        return learned
+    return replace(learned, user_id=best.user_id, rank=best.rank)
 
 
 def pack(headers: Mapping[str, str], body: bytes) -> bytes:

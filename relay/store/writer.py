@@ -52,6 +52,7 @@ class Writer:
         self._in_flight = 0
         self._group_is_under_way = False
         self._flush_is_planned = False
+        self._lingering: asyncio.TimerHandle | None = None
         self._last_group = 0
         self._queue: queue.SimpleQueue[Callable[[], None] | _Group | _Task | None] = queue.SimpleQueue()
         self._closed = False
@@ -96,16 +97,23 @@ class Writer:
     # --- on the event loop ---
 
     def _plan_flush(self) -> None:
-        if self._flush_is_planned or self._group_is_under_way:
+        if self._group_is_under_way:
+            return
+        if self._flush_is_planned:
+            if self._lingering is not None and len(self._gathering) >= self._last_group:
+                self._lingering.cancel()  # as many as last time have come: nobody is left to wait for
+                self._lingering = None
+                self._loop.call_soon(self._flush)
             return
         self._flush_is_planned = True
-        if self._last_group >= _BUSY_GROUP:
-            self._loop.call_later(_LINGER_S, self._flush)
+        if self._last_group >= _BUSY_GROUP and len(self._gathering) < self._last_group:
+            self._lingering = self._loop.call_later(_LINGER_S, self._flush)
         else:
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         self._flush_is_planned = False
+        self._lingering = None
         if not self._gathering or self._group_is_under_way:
             return
         self._group_is_under_way = True
