@@ -44,7 +44,7 @@ ALL = [
 
 
 def known_gap(provider: Provider, scenario: Scenario, telling: Telling) -> str:
-    """What is not right yet, and said so: money and counts of the default settings are not among it."""
+    """What is not right yet, and said so. It is wide: it excuses any difference of the lives that it names."""
     if provider.name == "stripe" and scenario.options:
         return "with the opt-in types on, who told a sale first decides its person and sometimes its name"
     site_ids = ("a_whole_subscription", "renewals_of_somebody_the_site_knows", "a_refund_of_a_renewal")
