@@ -35,6 +35,7 @@ EMAILS: tuple[tuple[str, Path], ...] = (
     ("receipt_email", ()),
     ("billing_details", ("email",)),
     ("latest_charge", ("billing_details", "email")),
+    ("last_payment_error", ("payment_method", "billing_details", "email")),
     ("charges", ("data", 0, "billing_details", "email")),
     ("customer", ("email",)),
 )
@@ -234,6 +235,11 @@ def bought_by(invoice: Json) -> Json:
     return line
 
 
+def began(invoice: Json) -> Any:
+    """When the period began that is paid."""
+    return dig(bought_by(invoice), ("period", "start"))
+
+
 def subscription_of(invoice: Json) -> Any:
     return ref(invoice.get("subscription") or dig(invoice, ("parent", "subscription_details", "subscription")))
 
@@ -316,12 +322,26 @@ def payment_keys(o: Json, invoice: Any, *, is_charge: bool) -> tuple[str, ...]:
     return keys(("invoice", invoice), ("payment", payment), ("charge", charge))
 
 
+#: Methods whose payment fails days after the checkout, once, and is told by the session too.
+DELAYED = frozenset(
+    ("acss_debit", "au_becs_debit", "bacs_debit", "boleto", "customer_balance", "konbini", "multibanco",
+     "nz_bank_account", "oxxo", "sepa_debit", "sofort", "us_bank_account")
+)  # fmt: skip
+
+
+def delayed(o: Json) -> str | None:
+    """The payment that failed, where its checkout was complete: PaymentIntent, charge and session say it together."""
+    error = dig(o, ("last_payment_error", "payment_method", "type"))
+    is_late = {error, dig(o, ("payment_method_details", "type"))} & DELAYED or o.get("status") == "complete"
+    return f"{ref(o.get('payment_intent')) or o['id']}:delayed" if is_late else None
+
+
 def about_payment(o: Json, *, is_charge: bool) -> dict[str, Any]:
     payment = ref(o.get("payment_intent")) or o["id"] if is_charge else o["id"]
     draft = about(o, {"order_id": payment}, (f"origin:{payment}",))
     draft["unless"] = (OF_INVOICE,)
-    # with neither field the shape cannot say whether there is an invoice
-    draft["waits"] = ("invoice" not in o and "payment_details" not in o) or reference(o).startswith("cs_")
+    # without this field no shape says whether a session tells it too, and better
+    draft["waits"] = "payment_details" not in o or reference(o).startswith("cs_")
     return draft
 
 

@@ -20,8 +20,10 @@ from mappers._stripe_objects import (
     about_payment,
     about_session,
     about_subscription,
+    began,
     came_in,
     contents,
+    delayed,
     dig,
     gain,
     invoice_keys,
@@ -143,11 +145,11 @@ def checkout(n: Notification) -> Iterator[Draft | Learned]:
 
 @provider.on("checkout.session.expired", "checkout.session.async_payment_failed")
 def unfinished_checkout(n: Notification) -> Iterator[Draft]:
-    session = _object(n)
+    session, draft = _object(n), about_session(_object(n))
     name = "checkout_expired" if n.type == "checkout.session.expired" else "payment_failed"
-    draft = about_session(session)
     draft["properties"] |= unpaid(session.get("amount_total"), session.get("currency"))
-    yield Draft(event_type="event", name=name, once=(f"{name}:{session['id']}",), at_ms=_at_ms(n), **draft)
+    draft["once"] = keys((name, session["id"]), (name, delayed(session)))
+    yield Draft(event_type="event", name=name, at_ms=_at_ms(n), **draft)
 
 
 # --- invoices ---------------------------------------------------------------------------------------------------------
@@ -178,7 +180,8 @@ def invoice_paid(n: Notification) -> Iterator[Draft | Learned]:
             yield Draft(event_type="event", name="plan_changed", once=sale, at_ms=at_ms, **draft)
         return
     if name in ("plan_changed", "subscription_renewed"):
-        draft["joins"] = (f"trial:{subscription}", *draft["joins"])
+        draft["waits_for"], trial = draft["joins"][:1], f"trial:{subscription}"
+        draft["joins"] = (trial, f"{trial}:{began(invoice)}", *draft["joins"])
         draft["variants"] = {"trial": Variant(name="trial_converted", once=f"trial_converted:{subscription}")}
     draft["waits"] = bool(subscription) or (reason == "manual" and invoice.get("collection_method") != "send_invoice")
     if coupon := ref(dig(invoice, ("discount", "coupon"))):
@@ -193,9 +196,8 @@ def invoice_paid(n: Notification) -> Iterator[Draft | Learned]:
 
 @provider.on("invoice.payment_failed")
 def invoice_failed(n: Notification) -> Iterator[Draft]:
-    invoice, attempt = _object(n), f"{_object(n)['id']}:{n.body['created']}"
-    draft = about_invoice(invoice, subscription_of(invoice))
-    once = keys(("payment_failed", attempt), ("payment_failed", invoice.get("charge")))
+    invoice, draft = _object(n), about_invoice(_object(n), subscription_of(_object(n)))
+    once = keys(("payment_failed", f"{invoice['id']}:{n.body['created']}"), ("payment_failed", invoice.get("charge")))
     draft["properties"] |= known({"attempt": invoice.get("attempt_count")})
     draft["properties"] |= unpaid(invoice.get("amount_due"), invoice.get("currency"))
     yield Draft(event_type="event", name="payment_failed", once=once, at_ms=_at_ms(n), **draft)
@@ -227,8 +229,9 @@ def payment(n: Notification) -> Iterator[Draft | Learned]:
     o, is_charge = _object(n), n.type.startswith("charge.")
     invoice, draft = invoice_of(o), about_payment(o, is_charge=is_charge)
     sale, is_told = payment_keys(o, invoice, is_charge=is_charge), is_invoiced(o, invoice)
-    learned = draft["joins"] if is_told else draft["joins"][1:]
-    yield Learned(keys=sale + learned, person=draft["person"], metadata=draft["metadata"])
+    learned, person = draft["joins"] if is_told else draft["joins"][1:], draft["person"]
+    if person.email or person.customer_id or draft["metadata"]:  # else it is no answer to what waits for one
+        yield Learned(keys=sale + learned, person=person, metadata=draft["metadata"])
     amount, details = came_in(o), o.get("amount_details")
     if amount and o.get("captured", True) and not is_told:
         tax, shipping = dig(details, ("tax", "total_tax_amount")), dig(details, ("shipping", "amount"))
@@ -246,7 +249,7 @@ def payment_failed(n: Notification) -> Iterator[Draft]:
     draft = about_payment(o, is_charge=is_charge)
     draft["properties"] |= known({"reason": reason}) | unpaid(o.get("amount"), o.get("currency"))
     if not is_invoiced(o, invoice_of(o)):
-        once = (f"payment_failed:{attempt}",)
+        once = keys(("payment_failed", attempt), ("payment_failed", delayed(o)))
         yield Draft(event_type="event", name="payment_failed", once=once, at_ms=_at_ms(n), **draft)
 
 
@@ -288,11 +291,11 @@ def _why(subscription: Json) -> dict[str, Any]:
     return {name: dig(subscription, ("cancellation_details", name)) for name in ("reason", "feedback")}
 
 
-def _learned(subscription: Json, was: Json, draft: dict[str, Any]) -> Iterator[Learned]:
+def _learned(subscription: Json, draft: dict[str, Any]) -> Iterator[Learned]:
     yield Learned(keys=draft["joins"][1:], person=draft["person"], metadata=draft["metadata"])
-    is_trial, is_new = "trialing" in (subscription.get("status"), was.get("status")), was.get("status") is None
-    if is_trial or is_new or not subscription.get("trial_start"):
-        yield Learned(keys=(f"trial:{subscription['id']}",), marks=("trial",) if is_trial else ())
+    yield Learned(keys=(f"trial:{subscription['id']}",))
+    if end := subscription.get("trial_end"):  # the first invoice after it is that of the period that begins then
+        yield Learned(keys=(f"trial:{subscription['id']}:{end}",), marks=("trial",))
 
 
 @provider.on("customer.subscription.created", "customer.subscription.updated")
@@ -300,7 +303,7 @@ def subscription_changed(n: Notification) -> Iterator[Draft | Learned]:
     now, is_new = _object(n), n.type.endswith("created")
     before = {"status": None} if is_new else n.body["data"].get("previous_attributes") or {}
     was, draft = {**now, **before}, about_subscription(now)
-    yield from _learned(now, was, draft)
+    yield from _learned(now, draft)
     for name, reason, is_so in CHANGES if DECISIVE & before.keys() else ():
         if is_so(now) and not is_so(was):
             yield _told(n, name, draft, {**_why(now), **known({"reason": reason})})
@@ -311,9 +314,8 @@ def subscription_changed(n: Notification) -> Iterator[Draft | Learned]:
 
 @provider.on(*STATES)
 def subscription_state(n: Notification) -> Iterator[Draft | Learned]:
-    subscription = _object(n)
-    draft = about_subscription(subscription)
-    yield from _learned(subscription, subscription, draft)
+    subscription, draft = _object(n), about_subscription(_object(n))
+    yield from _learned(subscription, draft)
     if subscription.get("status") != "incomplete_expired":  # its first invoice was never paid: it never began
         yield _told(n, STATES[n.type], draft, _why(subscription))
 

@@ -111,6 +111,8 @@ class Draft:
     #: Until the first of `joins` is known, the event waits in the store, up to the source's deadline. It takes its once
     #: keys when it leaves: whatever tells the same fact meanwhile goes first.
     waits: bool = False
+    #: Others of `joins` that must be known as well before it leaves, where it waits.
+    waits_for: tuple[str, ...] = ()
     #: Marks of a joined entity which say that another notification tells this fact: then this one is its duplicate.
     unless: tuple[str, ...] = ()
     #: One of the provider's options: the draft counts only for sources that enable it.

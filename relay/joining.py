@@ -79,7 +79,7 @@ def _joined(sealed: Sealed, entities: Sequence[Entity]) -> Iterator[Entity]:
     seen: set[int] = set()
     for key in sealed.joins:
         for entity in entities:
-            if key in entity.keys and id(entity) not in seen:
+            if (key in entity.keys or key in entity.names) and id(entity) not in seen:
                 seen.add(id(entity))
                 yield entity
 
@@ -96,7 +96,7 @@ def dump_waiting(sealed: Sealed) -> bytes:
             "payload": sealed.payload.decode(),
             "identity": [sealed.identity.user_id, sealed.identity.rank, sealed.identity.by],
             "joins": sealed.joins,
-            "waits": sealed.waits,
+            "waits_for": sealed.waits_for,
             "unless": sealed.unless,
             "variants": [[mark, variant.name, variant.once] for mark, variant in sealed.variants.items()],
             "findings": [[finding.field, finding.kind] for finding in sealed.findings],
@@ -117,7 +117,7 @@ def load_waiting(stored: bytes) -> Sealed:
         payload=payload,
         identity=Identity(user_id, rank, by),
         joins=tuple(pieces["joins"]),
-        waits=pieces["waits"],
+        waits_for=tuple(pieces["waits_for"]),
         unless=tuple(pieces["unless"]),
         variants={mark: Variant(name=name, once=once) for mark, name, once in pieces["variants"]},
         findings=tuple(_finding(field, kind) for field, kind in pieces["findings"]),

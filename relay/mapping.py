@@ -79,7 +79,7 @@ def _seal_all(
             sealed = seal(thing, notification, source.policy)
             if isinstance(sealed, Withheld):
                 raise UnmappableError(sealed.reason)
-            until = received_at_ms + source.join_wait_s * 1000 if sealed.waits else None
+            until = received_at_ms + source.join_wait_s * 1000 if sealed.waits_for else None
             events.append(Outgoing(sealed=sealed, destination=destination, wait_until_ms=until))
         elif isinstance(thing, Learned):
             learned.append(learn(thing, notification, source.policy))

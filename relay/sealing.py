@@ -109,8 +109,8 @@ class Sealed:
     identity: Identity
     #: The keys of the entities that may know more, best first.
     joins: tuple[str, ...] = ()
-    #: Until the first of `joins` is known.
-    waits: bool = False
+    #: Until these are known.
+    waits_for: tuple[str, ...] = ()
     #: Marks of a joined entity that make this a duplicate of what is told elsewhere.
     unless: tuple[str, ...] = ()
     variants: Mapping[str, Variant] = field(default_factory=dict)
@@ -229,7 +229,7 @@ def seal(draft: Draft, notification: Notification, policy: SourcePolicy) -> Seal
         payload=to_json(event),
         identity=identity,
         joins=_all_within(account, draft.joins),
-        waits=draft.waits and bool(draft.joins),
+        waits_for=_all_within(account, (*draft.joins[:1], *draft.waits_for)) if draft.waits else (),
         unless=draft.unless,
         variants=_variants_within(account, draft.variants),
         findings=findings,

@@ -370,6 +370,49 @@ class TestJoining:
         payload = orjson.loads((await claim(store)).events[0].payload)
         assert payload["properties"]["utm_source"] == "news"
 
+    async def test_the_wait_ends_when_all_that_it_is_for_is_known(self, store: Store) -> None:
+        waiting = purchase(1, joins=("trial:1", "origin:1"), waits=True, waits_for=("origin:1",))
+        await store.accept(arrival(mapped(1, waiting, wait_until_ms=NOON + 1000)))
+
+        await store.accept(arrival(mapped(2, learned=[Learned(keys=("trial:1",))])))
+        assert await nothing_to_claim(store)
+        await store.accept(arrival(mapped(3, learned=[customer("a@example.com", "origin:1")])))
+
+        assert orders(await claim(store)) == ["order_1"]
+
+    async def test_somebody_whom_the_site_does_not_know_ends_no_wait(self, store: Store) -> None:
+        waiting = purchase(1, person=Person(), joins=("payment:1",), waits=True)
+        await store.accept(arrival(mapped(1, waiting, wait_until_ms=NOON + 1000)))
+
+        learned = Learned(keys=("payment:1",), person=Person(customer_id="1"))
+        await store.accept(arrival(mapped(2, learned=[learned])))
+        assert await nothing_to_claim(store)
+        await store.accept(arrival(mapped(3, learned=[customer("a@example.com", "payment:1")])))
+
+        assert orders(await claim(store)) == ["order_1"]
+
+    async def test_what_a_customer_was_known_for_is_known_of_the_next_payment(self, store: Store) -> None:
+        site = Learned(keys=("customer:1",), person=Person(external_id="user_42"))
+        await store.accept(arrival(mapped(1, learned=[site])))
+        await store.accept(arrival(mapped(2, learned=[customer("a@example.com", "payment:1", "customer:1")])))
+
+        sale = purchase(3, person=Person(external_id="user_42"))
+        refund = purchase(4, person=Person(), joins=("payment:1",), waits=True)
+        await store.accept(arrival(mapped(3, sale), mapped(4, refund, wait_until_ms=NOON + 1000)))
+
+        users = {orjson.loads(event.payload)["user_id"] for event in (await claim(store)).events}
+        assert len(users) == 1
+
+    async def test_a_link_and_what_waits_for_it_may_come_in_one_commit(self, store: Store) -> None:
+        await store.accept(arrival(mapped(1, learned=[customer("a@example.com", "invoice:1")])))
+
+        link = arrival(mapped(2, learned=[Learned(keys=("invoice:1", "payment:1"), same=True)]))
+        waiting = purchase(3, person=Person(), joins=("payment:1",), waits=True)
+        await asyncio.gather(store.accept(link), store.accept(arrival(mapped(3, waiting, wait_until_ms=NOON + 1000))))
+
+        payload = orjson.loads((await claim(store)).events[0].payload)
+        assert (payload["user_id"] is not None, payload["properties"]["utm_source"]) == (True, "news")
+
     @pytest.mark.parametrize("link_comes_first", [True, False])
     async def test_what_is_learned_of_one_name_of_a_thing_is_known_of_all(
         self, store: Store, *, link_comes_first: bool

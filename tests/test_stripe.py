@@ -284,14 +284,16 @@ def test_credit_takes_its_share_of_the_tax() -> None:
 
 def test_the_first_payment_after_a_trial_may_convert_it_once() -> None:
     (draft,) = drafts("invoice.paid__subscription_cycle")
-    (trial,) = (join for join in draft.joins if join.startswith("trial:"))
-    marked = [
-        thing
-        for thing in told(CASES["customer.subscription.created__trial"]["body"])
-        if isinstance(thing, Learned) and trial in thing.keys
-    ]
+    trial, period = (join for join in draft.joins if join.startswith("trial:"))
+    began = CASES["invoice.paid__subscription_cycle"]["body"]["data"]["object"]["lines"]["data"][0]["period"]["start"]
+    body = deepcopy(CASES["customer.subscription.created__trial"]["body"])
+    body["data"]["object"]["trial_end"] = began  # the trial ends where the period begins that is paid
+    marked = {key: thing.marks for thing in told(body) if isinstance(thing, Learned) for key in thing.keys}
 
-    assert [("trial",)] == [learned.marks for learned in marked]
+    assert (period, {period: ("trial",), trial: ()}) == (
+        f"{trial}:{began}",
+        {key: marked[key] for key in (period, trial)},
+    )
     assert {"trial": trial.replace("trial:", "trial_converted:")} == {
         mark: variant.once for mark, variant in draft.variants.items()
     }
@@ -330,6 +332,7 @@ def test_what_waits_names_first_what_it_waits_for() -> None:
         ("plan_changed", "trial"),
         ("plan_changed", "origin"),
         ("purchase", "origin"),
+        ("payment_failed", "origin"),
         ("trial_started", "origin"),
         ("subscription_cancel_scheduled", "origin"),
         ("subscription_resumed", "origin"),

@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from relay.identity import FALLBACK_RANK
 from relay.ids import RowIds
 from relay.joining import complete, dump_waiting, is_told_elsewhere
 from relay.sealing import Entity, Sealed
@@ -163,14 +164,14 @@ class Ledger:
     def _tell(self, source: str, notification: int, outgoing: Outgoing, receipt: Receipt) -> None:
         sealed = outgoing.sealed
         event = self._ids.next()
-        waits = sealed.waits and outgoing.wait_until_ms is not None and (source, sealed.joins[0]) not in self._known
+        awaited = self.awaited(source, sealed) if outgoing.wait_until_ms is not None else []
         if self._is_duplicate(source, notification, sealed):
             receipt.duplicates += 1
             return
         state, pieces, due = EventState.PENDING, None, None
-        if waits:
+        if awaited:
             state, pieces, due = EventState.WAITING, dump_waiting(sealed), outgoing.wait_until_ms
-            self.rows.waits.append((source, sealed.joins[0], event))
+            self.rows.waits.extend((source, key, event) for key in awaited)
         else:
             sealed = self._take_keys(source, sealed, event)
             receipt.destinations.add(outgoing.destination)
@@ -179,6 +180,10 @@ class Ledger:
             (event, notification, source, outgoing.destination, sealed.event_id, sealed.event.event_name, state.value,
              sealed.payload, pieces, due)
         )  # fmt: skip
+
+    def awaited(self, source: str, sealed: Sealed) -> list[str]:
+        """What the event waits for and is not known yet."""
+        return [key for key in sealed.waits_for if not _is_known(self._known.get((source, key)))]
 
     def release(self, source: str, notification: int, event: int, sealed: Sealed) -> Sealed | None:
         """A waiting event as it leaves now; None where its fact was told meanwhile."""
@@ -220,6 +225,13 @@ def _told_by_the_best(learned: Entity, known: Sequence[Entity]) -> Entity:
     if best is None or best.rank >= learned.rank:
         return learned
     return replace(learned, user_id=best.user_id, rank=best.rank)
+
+
+def _is_known(entity: Entity | None) -> bool:
+    """Whether it answers: not by other names alone, and not by somebody whom the site does not know."""
+    if entity is None:
+        return False
+    return entity.rank < FALLBACK_RANK if entity.user_id is not None else not entity.names
 
 
 def pack(headers: Mapping[str, str], body: bytes) -> bytes:

@@ -113,9 +113,9 @@ class SqlStore:
         if ledger.rows.entities:
             self._statements.upsert_entities(connection, ledger.rows.entities, self._ids)
             for _, event in self._statements.waiting(connection, ledger.rows.entities):
-                receipt.destinations |= self._release(connection, event)
+                receipt.destinations |= self._release(connection, event, is_overdue=False)
 
-    def _release(self, connection: Connection, event: int) -> set[str]:
+    def _release(self, connection: Connection, event: int, *, is_overdue: bool) -> set[str]:
         """Let a waiting event go, with what is known now; drop it where its fact was told meanwhile."""
         row = connection.execute(
             select(events.c.source, events.c.notification, events.c.pieces, events.c.destination)
@@ -127,6 +127,8 @@ class SqlStore:
         sealed = load_waiting(row.pieces)
         joins = [(row.source, key) for key in sealed.joins]
         ledger = self._ledger_of(connection, fact_keys(row.source, sealed), joins)
+        if not is_overdue and ledger.awaited(row.source, sealed):
+            return set()
         done = ledger.release(row.source, row.notification, event, sealed)
         self._statements.insert(connection, ledger.rows)
         connection.execute(delete(waits).where(waits.c.event == event, waits.c.source == row.source))
@@ -143,7 +145,7 @@ class SqlStore:
 
     def _release_overdue(self, connection: Connection) -> set[str]:
         overdue = self._desk.overdue(connection, now_ms=self._clock())
-        return {destination for event in overdue for destination in self._release(connection, event)}
+        return {destination for event in overdue for destination in self._release(connection, event, is_overdue=True)}
 
     # --- forwarding ---
 
