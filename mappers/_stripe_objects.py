@@ -2,28 +2,18 @@
 
 Before 2025-03-31 (basil) an invoice names its payment, charge and subscription, and a payment its invoice. Since then
 the invoice has `parent` and `payments`, its lines have `pricing`, periods stand on subscription items, and a payment
-names its invoice in `order_reference` (late 2025) or not at all. A reference is an id or, expanded, the object.
+names its invoice in `order_reference` (late 2025) or not at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
-from relay.contract import Person
-from relay.money import from_minor
-
-Json = Mapping[str, Any]
-#: The steps to a value: fields and, in lists, positions.
-Path = tuple[Any, ...]
-
-#: Where Stripe counts other decimals than ISO 4217. That HUF and TWD have none is true of payouts only.
-#: https://docs.stripe.com/currencies#special-cases (read 2026-11-23)
-DECIMALS = {"ISK": 2, "UGX": 2, "MGA": 0}
+from mappers._stripe_values import Json, Path, dig, keys, known, money, move, plan_of, ref, rows, unpaid
+from relay.contract import Person, Variant
 
 #: What Stripe writes on the payment of an invoice: from basil until late 2025 the only sign of the invoice.
 INVOICED = ("Subscription creation", "Subscription update", "Payment for Invoice")
@@ -47,45 +37,6 @@ METADATA: tuple[tuple[str, Path], ...] = (
     ("parent", ("subscription_details", "metadata")),
     ("metadata", ()),
 )
-
-
-def dig(value: Any, path: Path) -> Any:
-    """The value at the end of a path; None where a step is missing, null, or an id that was not expanded."""
-    for step in path:
-        if isinstance(value, dict):
-            value = value.get(step)
-        elif isinstance(value, list):
-            value = value[step] if step < len(value) else None
-        else:
-            return None
-    return value
-
-
-def ref(value: Any) -> Any:
-    return value.get("id") if isinstance(value, dict) else value
-
-
-def keys(*ids: tuple[str, Any]) -> tuple[str, ...]:
-    """`("payment", "pi_1")` is `payment:pi_1`; what has no id is left out."""
-    made: dict[str, None] = {}
-    for kind, value in ids:
-        if value and (name := ref(value)):
-            made[f"{kind}:{name}"] = None
-    return tuple(made)
-
-
-def known(properties: Json) -> dict[str, Any]:
-    return {name: value for name, value in properties.items() if value is not None and value != ""}
-
-
-def money(amount: int | None, currency: str | None) -> Decimal | None:
-    """Major units; None for nothing, which is no money."""
-    return from_minor(amount, currency, DECIMALS) if amount and currency else None
-
-
-def unpaid(amount: int | None, currency: str | None) -> dict[str, Any]:
-    """Money that did not move: properties, never revenue."""
-    return known({"amount": money(amount, currency), "currency": (currency or "").upper()})
 
 
 # --- drafts -----------------------------------------------------------------------------------------------------------
@@ -117,7 +68,7 @@ def metadata_of(o: Json) -> dict[str, Any]:
     return metadata
 
 
-def sold(
+def _sold(
     draft: dict[str, Any], o: Json, amount: int, *, tax: int | None, discount: int | None, shipping: int | None
 ) -> dict[str, Any]:
     """The draft with its money, in the currency of the payment and so of its refunds. All in minor units.
@@ -134,48 +85,6 @@ def sold(
         properties |= {f"presentment_{name}": value for name, value in seen.items()}
     draft["revenue"], draft["tax"], draft["currency"] = money(amount, currency), money(tax, currency), currency.upper()
     return draft
-
-
-# --- plans: subscription items and invoice lines say the same ---------------------------------------------------------
-
-
-def price_of(row: Json) -> Json:
-    found = row.get("price") or row.get("plan") or dig(row, ("pricing", "price_details", "price"))
-    return found if isinstance(found, dict) else {"id": found}
-
-
-def plan_of(row: Json) -> dict[str, Any]:
-    price = price_of(row)
-    return {
-        "plan": price.get("id"),
-        "product": ref(price.get("product") or dig(row, ("pricing", "price_details", "product"))),
-        "billing_interval": dig(price, ("recurring", "interval")) or price.get("interval"),
-        "quantity": row.get("quantity"),
-    }
-
-
-def gain(left: Sequence[Json], taken: Sequence[Json]) -> int | None:
-    """What the second costs more a period, as an invoice would bill it; None where that depends on use."""
-    costs = [
-        [(price_of(row).get("unit_amount", price_of(row).get("amount")), row.get("quantity")) for row in rows]
-        for rows in (left, taken)
-    ]
-    if any(unit is None for rows in costs for unit, _ in rows):
-        return None
-    before, after = (sum(unit * (1 if quantity is None else quantity) for unit, quantity in rows) for rows in costs)
-    return int(after - before)
-
-
-def move(left: Sequence[Json], taken: Sequence[Json], more: int | None) -> dict[str, Any]:
-    """From one plan to another: of several, the first that does not stand on both sides."""
-    gone, come = ([price_of(row).get("id") for row in rows] for rows in (left, taken))
-    return known(
-        {
-            "from_plan": next((plan for plan in gone if plan not in come), next(iter(gone), None)),
-            "to_plan": next((plan for plan in come if plan not in gone), next(iter(come), None)),
-            "direction": ("upgrade" if more > 0 else "downgrade") if more else None,
-        }
-    )
 
 
 # --- Checkout sessions ------------------------------------------------------------------------------------------------
@@ -210,11 +119,14 @@ def about_session(session: Json) -> dict[str, Any]:
     return draft
 
 
+def sold_by_session(draft: dict[str, Any], session: Json, amount: int) -> dict[str, Any]:
+    tax, discount, shipping = (
+        dig(session, ("total_details", f"amount_{name}")) for name in ("tax", "discount", "shipping")
+    )
+    return _sold(draft, session, amount, tax=tax, discount=discount, shipping=shipping)
+
+
 # --- invoices ---------------------------------------------------------------------------------------------------------
-
-
-def lines_of(invoice: Json) -> Sequence[Json]:
-    return dig(invoice, ("lines", "data")) or ()
 
 
 def is_prorated(line: Json) -> bool:
@@ -226,18 +138,23 @@ def is_prorated(line: Json) -> bool:
     )
 
 
+def _started(line: Json) -> Any:
+    return dig(line, ("period", "start")) or 0
+
+
 def bought_by(invoice: Json) -> Json:
-    """The line that says what was bought: the first that is no proration, else the last that is one."""
-    line: Json = {}
-    for line in lines_of(invoice):
-        if not is_prorated(line):
-            break
-    return line
+    """The line that says what was bought: the first of the latest period, else the last proration.
+
+    What is billed by use belongs to the period before.
+    """
+    lines = rows(invoice.get("lines"))
+    bought = [line for line in lines if not is_prorated(line)]
+    return max(bought, key=_started) if bought else lines[-1] if lines else {}
 
 
 def began(invoice: Json) -> Any:
     """When the period began that is paid."""
-    return dig(bought_by(invoice), ("period", "start"))
+    return _started(bought_by(invoice))
 
 
 def subscription_of(invoice: Json) -> Any:
@@ -264,23 +181,52 @@ def about_invoice(invoice: Json, subscription: Any) -> dict[str, Any]:
 
 def invoice_keys(invoice: Json) -> tuple[str, ...]:
     payments, charges = [("payment", invoice.get("payment_intent"))], [("charge", invoice.get("charge"))]
-    for each in dig(invoice, ("payments", "data")) or ():
+    for each in rows(invoice.get("payments")):
         payment = each.get("payment") or {}
         payments.append(("payment", payment.get("payment_intent")))
         charges.append(("charge", payment.get("charge")))
     return keys(("invoice", invoice["id"]), *payments, *charges)
 
 
-def invoice_tax(invoice: Json, paid: int) -> int:
+def may_have_session(invoice: Json, subscription: Any) -> bool:
+    """Whether it may be the invoice of a Checkout session that sold something once."""
+    is_sent = invoice.get("collection_method") == "send_invoice"
+    return not subscription and invoice.get("billing_reason") == "manual" and not is_sent
+
+
+def after_trial(draft: dict[str, Any], invoice: Json, subscription: str) -> dict[str, Any]:
+    """It waits for its session and for the word whether a trial ended where its period begins, which it then converts."""
+    trial = f"trial:{subscription}"
+    return {
+        "joins": (trial, f"{trial}:{began(invoice)}", *draft["joins"]),
+        "waits_for": draft["joins"][:1],
+        "variants": {"trial": Variant(name="trial_converted", once=f"trial_converted:{subscription}")},
+    }
+
+
+def origins(sale: tuple[str, ...]) -> tuple[str, ...]:
+    """Where the payments of an invoice came from, as keys."""
+    return keys(*(("origin", key.partition(":")[2]) for key in sale if not key.startswith("invoice:")))
+
+
+def _invoice_tax(invoice: Json, paid: int) -> int:
     """The tax in what was paid: a share of it where credit paid a share of the invoice."""
     taxes, total = invoice.get("total_taxes") or invoice.get("total_tax_amounts"), invoice.get("total") or paid
     tax: int = sum([each["amount"] for each in taxes]) if taxes else invoice.get("tax") or 0
     return tax if paid >= total else round(Fraction(tax * paid, total))
 
 
+def sold_by_invoice(draft: dict[str, Any], invoice: Json, paid: int) -> dict[str, Any]:
+    coupon, is_outside = ref(dig(invoice, ("discount", "coupon"))), invoice.get("paid_out_of_band") or None
+    draft["properties"] |= known({"coupon": coupon, "paid_out_of_band": is_outside})
+    discount = sum([each["amount"] for each in invoice.get("total_discount_amounts") or ()])
+    shipping, tax = invoice.get("amount_shipping"), _invoice_tax(invoice, paid)
+    return _sold(draft, invoice, paid, tax=tax, discount=discount, shipping=shipping)
+
+
 def invoice_move(invoice: Json) -> dict[str, Any]:
     """Prorated lines give back for the plan that was left and take for the new one."""
-    lines = [line for line in lines_of(invoice) if is_prorated(line)]
+    lines = [line for line in rows(invoice.get("lines")) if is_prorated(line)]
     left, taken = ([line for line in lines if line["amount"] * sign > 0] for sign in (-1, 1))
     return move(left, taken, sum(line["amount"] for line in lines))
 
@@ -342,57 +288,56 @@ def about_payment(o: Json, *, is_charge: bool) -> dict[str, Any]:
     draft["unless"] = (OF_INVOICE,)
     # without this field no shape says whether a session tells it too, and better
     draft["waits"] = "payment_details" not in o or reference(o).startswith("cs_")
+    person = draft["person"]
+    if not draft["waits"] and person.customer_id and not person.email:
+        draft["waits"], draft["joins"] = True, draft["joins"][::-1]  # for who the customer is
     return draft
+
+
+def taught_by(draft: dict[str, Any], *, is_told: bool) -> tuple[str, ...]:
+    """What a payment says more of than itself: not where it came from, while a session may know that better."""
+    is_all = is_told or not draft["waits"]
+    return tuple(join for join in draft["joins"] if is_all or not join.startswith("origin:"))
+
+
+def sold_by_payment(draft: dict[str, Any], o: Json, amount: int) -> dict[str, Any]:
+    details = o.get("amount_details")
+    tax, shipping = dig(details, ("tax", "total_tax_amount")), dig(details, ("shipping", "amount"))
+    return _sold(draft, o, amount, tax=tax, discount=dig(details, ("discount_amount",)), shipping=shipping)
+
+
+def why_failed(o: Json) -> Any:
+    error = o.get("last_payment_error") or o.get("outcome") or {}
+    return error.get("decline_code") or error.get("reason") or error.get("code") or o.get("failure_code")
+
+
+def refunds_of(charge: Json) -> list[Json]:
+    """The refunds that it lists (until 2022), with whose they are. Until 2014 they had no ids to tell them by."""
+    payer = {name: charge.get(name) for name in ("customer", "payment_intent", "billing_details", "receipt_email")}
+    listed = rows(charge.get("refunds"))
+    return [{**payer, "charge": charge["id"], **refund} for refund in listed if refund.get("id")]
 
 
 def about_paid(o: Json, charge: Any, properties: Json) -> dict[str, Any]:
     """What refunds and disputes have: all that they know is whose payment it was."""
     payment = o.get("payment_intent")
-    joins = keys(("payment", payment), ("charge", charge), ("refund", properties.get("refund_id")))
+    paid = keys(("payment", payment), ("charge", charge))
+    joins = keys(("origin", payment or charge)) + paid + keys(("refund", properties.get("refund_id")))
     draft = about(o, {"order_id": ref(payment or charge), **properties}, joins)
-    draft["waits"] = True
+    draft["waits"], draft["waits_for"] = True, paid[:1]
     return draft
 
 
 # --- subscriptions ----------------------------------------------------------------------------------------------------
 
 
-def _alone(subscription: Json) -> Json:
-    return {"plan": subscription.get("plan"), "quantity": subscription.get("quantity")}
-
-
-def items_of(subscription: Json) -> Sequence[Json]:
-    return dig(subscription, ("items", "data")) or [_alone(subscription)]
-
-
-def items_before(was: Json, before: Json) -> Sequence[Json]:
-    """The items before the change. Each renewal lists them since basil, because their periods changed."""
-    if before.get("items") or not {"plan", "quantity"} & before.keys():
-        return items_of(was)
-    return [_alone(was)]
-
-
-def contents(items: Sequence[Json]) -> list[tuple[str, int]]:
-    return sorted([(price_of(item).get("id") or "", item.get("quantity") or 0) for item in items])
-
-
-def is_ending(subscription: Json) -> bool:
-    return bool(subscription.get("cancel_at_period_end") or subscription.get("cancel_at"))
-
-
-def is_billed_at_once(now: Json, was: Json) -> bool:
-    """Whether an invoice of its own was made for the change, which then tells it with its money."""
-    start, end = (
-        o.get(f"current_period_{edge}") or dig(o, ("items", "data", 0, f"current_period_{edge}")) or 0
-        for o, edge in ((now, "start"), (was, "end"))
-    )
-    is_renewed = start >= end > 0
-    is_made = now.get("latest_invoice") != was.get("latest_invoice")
-    return is_made and not is_renewed and now.get("status") != "trialing"
+def named(subscription: Json) -> str:
+    """Its id. Until 2013 it had none, and its customer no other."""
+    return str(subscription.get("id") or ref(subscription["customer"]))
 
 
 def about_subscription(subscription: Json) -> dict[str, Any]:
-    itself = subscription["id"]
+    itself = named(subscription)
     draft = about(subscription, {"subscription_id": itself}, (f"origin:{itself}", f"subscription:{itself}"))
     draft["waits"] = True
     return draft

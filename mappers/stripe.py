@@ -11,39 +11,51 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from mappers._stripe_objects import (
-    DECIMALS,
     OF_INVOICE,
-    Json,
     about,
     about_invoice,
     about_paid,
     about_payment,
     about_session,
     about_subscription,
-    began,
+    after_trial,
     came_in,
-    contents,
     delayed,
-    dig,
-    gain,
     invoice_keys,
     invoice_move,
     invoice_of,
-    invoice_tax,
+    is_invoiced,
+    may_have_session,
+    named,
+    origins,
+    payment_keys,
+    refunds_of,
+    sold_by_invoice,
+    sold_by_payment,
+    sold_by_session,
+    subscription_of,
+    taught_by,
+    why_failed,
+)
+from mappers._stripe_values import (
+    DECIMALS,
+    Json,
+    contents,
+    converted_at,
+    dig,
+    gain,
     is_billed_at_once,
     is_ending,
-    is_invoiced,
     items_before,
     items_of,
     keys,
     known,
     move,
-    payment_keys,
     plan_of,
     ref,
-    sold,
-    subscription_of,
+    rows,
     unpaid,
+    why_ended,
 )
 from relay.contract import (
     Draft,
@@ -53,7 +65,6 @@ from relay.contract import (
     Person,
     Provider,
     SecretShape,
-    Variant,
     field,
     identify,
 )
@@ -136,10 +147,8 @@ def checkout(n: Notification) -> Iterator[Draft | Learned]:
     mode = session.get("mode") or ("subscription" if subscription else "payment")
     told_later = session.get("payment_status", "paid") != "paid"
     told_by_invoice = mode != "payment" or (dig(session, ("invoice_creation", "enabled")) and not invoice)
-    amount, totals = session.get("amount_total"), session.get("total_details") or {}
-    if amount and not told_later and not told_by_invoice:
-        tax, discount, shipping = totals.get("amount_tax"), totals.get("amount_discount"), totals.get("amount_shipping")
-        draft = sold(draft, session, amount, tax=tax, discount=discount, shipping=shipping)
+    if (amount := session.get("amount_total")) and not told_later and not told_by_invoice:
+        draft = sold_by_session(draft, session, amount)
         yield Draft(event_type="conversion", name="purchase", once=sale, at_ms=_at_ms(n), **draft)
 
 
@@ -164,34 +173,29 @@ SALES = {
 }
 
 
+#: Where a trial went before, these are its conversion.
+AFTER_TRIAL = {"plan_changed", "subscription_renewed"}
+
+
 @provider.on("invoice.paid")
 def invoice_paid(n: Notification) -> Iterator[Draft | Learned]:
     invoice, subscription = _object(n), subscription_of(_object(n))
     draft, sale = about_invoice(invoice, subscription), invoice_keys(invoice)
     yield Learned(keys=sale + draft["joins"][1:], person=draft["person"], metadata=draft["metadata"])
-    reason = invoice.get("billing_reason") or "subscription"
-    name = SALES.get(reason, "purchase") if subscription else "purchase"
+    has_session, paid_by = may_have_session(invoice, subscription), origins(sale)
+    if paid_by and not has_session:
+        yield Learned(keys=paid_by, marks=(OF_INVOICE,))
+    name = SALES.get(invoice.get("billing_reason") or "subscription", "purchase") if subscription else "purchase"
     at_ms = _at_ms(n, dig(invoice, ("status_transitions", "paid_at")))
-    if name == "plan_changed":
-        draft["properties"] |= invoice_move(invoice)
-    paid = invoice.get("amount_paid", invoice.get("amount_due"))
-    if not paid:
-        if {"from_plan", "to_plan"} <= draft["properties"].keys():
-            yield Draft(event_type="event", name="plan_changed", once=sale, at_ms=at_ms, **draft)
-        return
-    if name in ("plan_changed", "subscription_renewed"):
-        draft["waits_for"], trial = draft["joins"][:1], f"trial:{subscription}"
-        draft["joins"] = (trial, f"{trial}:{began(invoice)}", *draft["joins"])
-        draft["variants"] = {"trial": Variant(name="trial_converted", once=f"trial_converted:{subscription}")}
-    draft["waits"] = bool(subscription) or (reason == "manual" and invoice.get("collection_method") != "send_invoice")
-    if coupon := ref(dig(invoice, ("discount", "coupon"))):
-        draft["properties"]["coupon"] = coupon
-    if invoice.get("paid_out_of_band"):
-        draft["properties"]["paid_out_of_band"] = invoice["paid_out_of_band"]
-    discount = sum([each["amount"] for each in invoice.get("total_discount_amounts") or ()])
-    shipping, tax = invoice.get("amount_shipping"), invoice_tax(invoice, paid)
-    draft = sold(draft, invoice, paid, tax=tax, discount=discount, shipping=shipping)
-    yield Draft(event_type="conversion", name=name, once=sale, at_ms=at_ms, **draft)
+    moved = invoice_move(invoice) if name == "plan_changed" else {}
+    draft["properties"] |= moved
+    if paid := invoice.get("amount_paid", invoice.get("amount_due")):
+        draft["waits"] = bool(subscription) or has_session
+        draft |= after_trial(draft, invoice, subscription) if name in AFTER_TRIAL else {}
+        draft = sold_by_invoice(draft, invoice, paid)
+        yield Draft(event_type="conversion", name=name, once=sale, at_ms=at_ms, **draft)
+    elif {"from_plan", "to_plan"} <= moved.keys():
+        yield Draft(event_type="event", name=name, once=sale, at_ms=at_ms, **draft)
 
 
 @provider.on("invoice.payment_failed")
@@ -200,6 +204,7 @@ def invoice_failed(n: Notification) -> Iterator[Draft]:
     once = keys(("payment_failed", f"{invoice['id']}:{n.body['created']}"), ("payment_failed", invoice.get("charge")))
     draft["properties"] |= known({"attempt": invoice.get("attempt_count")})
     draft["properties"] |= unpaid(invoice.get("amount_due"), invoice.get("currency"))
+    draft["waits"] = bool(subscription_of(invoice))
     yield Draft(event_type="event", name="payment_failed", once=once, at_ms=_at_ms(n), **draft)
 
 
@@ -229,13 +234,11 @@ def payment(n: Notification) -> Iterator[Draft | Learned]:
     o, is_charge = _object(n), n.type.startswith("charge.")
     invoice, draft = invoice_of(o), about_payment(o, is_charge=is_charge)
     sale, is_told = payment_keys(o, invoice, is_charge=is_charge), is_invoiced(o, invoice)
-    learned, person = draft["joins"] if is_told else draft["joins"][1:], draft["person"]
+    person, learned = draft["person"], taught_by(draft, is_told=is_told)
     if person.email or person.customer_id or draft["metadata"]:  # else it is no answer to what waits for one
         yield Learned(keys=sale + learned, person=person, metadata=draft["metadata"])
-    amount, details = came_in(o), o.get("amount_details")
-    if amount and o.get("captured", True) and not is_told:
-        tax, shipping = dig(details, ("tax", "total_tax_amount")), dig(details, ("shipping", "amount"))
-        draft = sold(draft, o, amount, tax=tax, discount=dig(details, ("discount_amount",)), shipping=shipping)
+    if (amount := came_in(o)) and o.get("captured", True) and not is_told:
+        draft = sold_by_payment(draft, o, amount)
         yield Draft(event_type="conversion", name="purchase", once=sale, at_ms=_at_ms(n), **draft)
 
 
@@ -243,11 +246,9 @@ def payment(n: Notification) -> Iterator[Draft | Learned]:
 @provider.on("charge.failed", option="charges")
 def payment_failed(n: Notification) -> Iterator[Draft]:
     o, is_charge = _object(n), n.type.startswith("charge.")
-    error = o.get("last_payment_error") or o.get("outcome") or {}
-    reason = error.get("decline_code") or error.get("reason") or error.get("code") or o.get("failure_code")
-    attempt = o["id"] if is_charge else ref(error.get("charge")) or n.id
+    attempt = o["id"] if is_charge else ref(dig(o, ("last_payment_error", "charge"))) or n.id
     draft = about_payment(o, is_charge=is_charge)
-    draft["properties"] |= known({"reason": reason}) | unpaid(o.get("amount"), o.get("currency"))
+    draft["properties"] |= known({"reason": why_failed(o)}) | unpaid(o.get("amount"), o.get("currency"))
     if not is_invoiced(o, invoice_of(o)):
         once = keys(("payment_failed", attempt), ("payment_failed", delayed(o)))
         yield Draft(event_type="event", name="payment_failed", once=once, at_ms=_at_ms(n), **draft)
@@ -279,23 +280,20 @@ ONCE = {"trial_started": "trial_start", "subscription_ended": "ended_at"}
 
 
 def _told(n: Notification, name: str, draft: dict[str, Any], properties: Json) -> Draft:
-    subscription = _object(n)
-    once = f"{name}:{subscription['id']}" if name in ONCE else f"{name}:{subscription['id']}:{n.body['created']}"
+    subscription, itself = _object(n), named(_object(n))
+    once = f"{name}:{itself}" if name in ONCE else f"{name}:{itself}:{n.body['created']}"
     at_ms = _at_ms(n, subscription.get(ONCE.get(name, "")))
-    event_type: EventType = "conversion" if name == "trial_started" else "event"
     told = draft["properties"] | known({**plan_of(items_of(subscription)[0]), **properties})
-    return Draft(event_type=event_type, name=name, once=(once,), at_ms=at_ms, **{**draft, "properties": told})
+    kind: EventType = "conversion" if name == "trial_started" else "event"
+    return Draft(event_type=kind, name=name, once=(once,), at_ms=at_ms, **{**draft, "properties": told})
 
 
-def _why(subscription: Json) -> dict[str, Any]:
-    return {name: dig(subscription, ("cancellation_details", name)) for name in ("reason", "feedback")}
-
-
-def _learned(subscription: Json, draft: dict[str, Any]) -> Iterator[Learned]:
+def _learned(n: Notification, draft: dict[str, Any]) -> Iterator[Learned]:
+    trial, paid_from = f"trial:{named(_object(n))}", converted_at(_object(n), is_resumed=n.type.endswith(".resumed"))
     yield Learned(keys=draft["joins"][1:], person=draft["person"], metadata=draft["metadata"])
-    yield Learned(keys=(f"trial:{subscription['id']}",))
-    if end := subscription.get("trial_end"):  # the first invoice after it is that of the period that begins then
-        yield Learned(keys=(f"trial:{subscription['id']}:{end}",), marks=("trial",))
+    yield Learned(keys=(trial,))
+    if paid_from:
+        yield Learned(keys=tuple(f"{trial}:{start}" for start in paid_from), marks=("trial",))
 
 
 @provider.on("customer.subscription.created", "customer.subscription.updated")
@@ -303,11 +301,11 @@ def subscription_changed(n: Notification) -> Iterator[Draft | Learned]:
     now, is_new = _object(n), n.type.endswith("created")
     before = {"status": None} if is_new else n.body["data"].get("previous_attributes") or {}
     was, draft = {**now, **before}, about_subscription(now)
-    yield from _learned(now, draft)
+    yield from _learned(n, draft)
     for name, reason, is_so in CHANGES if DECISIVE & before.keys() else ():
         if is_so(now) and not is_so(was):
-            yield _told(n, name, draft, {**_why(now), **known({"reason": reason})})
-    left, taken = items_before(was, before), items_of(now)
+            yield _told(n, name, draft, {**why_ended(now), **known({"reason": reason})})
+    left, taken = items_before(now, before), items_of(now)
     if left is not taken and contents(left) != contents(taken) and not is_billed_at_once(now, was):
         yield _told(n, "plan_changed", draft, move(left, taken, gain(left, taken)))
 
@@ -315,9 +313,9 @@ def subscription_changed(n: Notification) -> Iterator[Draft | Learned]:
 @provider.on(*STATES)
 def subscription_state(n: Notification) -> Iterator[Draft | Learned]:
     subscription, draft = _object(n), about_subscription(_object(n))
-    yield from _learned(subscription, draft)
+    yield from _learned(n, draft)
     if subscription.get("status") != "incomplete_expired":  # its first invoice was never paid: it never began
-        yield _told(n, STATES[n.type], draft, _why(subscription))
+        yield _told(n, STATES[n.type], draft, why_ended(subscription))
 
 
 # --- refunds and disputes ---------------------------------------------------------------------------------------------
@@ -325,20 +323,20 @@ def subscription_state(n: Notification) -> Iterator[Draft | Learned]:
 DISPUTES = {"won": "dispute_won", "lost": "dispute_lost"}  # what ends as `warning_closed` never took money
 
 
-def _is_told_by_charge(n: Notification) -> bool:
-    """Between these versions `refund.created` leaves out charges, and `charge.refunded` names no refunds.
-
-    https://docs.stripe.com/changelog/acacia/2024-10-28/refund-webhook-update (read 2026-11-23)
-    """
-    return "2022-11-15" <= (n.body.get("api_version") or "") < "2024-10-28"
+#: Before it `refund.created` leaves out charges, and since 2022-11-15 `charge.refunded` names no refunds.
+#: https://docs.stripe.com/changelog/acacia/2024-10-28/refund-webhook-update (read 2026-11-23)
+REFUNDS_TELL = "2024-10-28"
 
 
-def _refund(refund: Json, name: str, at_ms: int, *, waits: bool = True) -> Draft:
+def _is_told_by_charge(n: Notification, since: str = "2022-11-15") -> bool:
+    return since <= (n.body.get("api_version") or REFUNDS_TELL) < REFUNDS_TELL
+
+
+def _refund(refund: Json, name: str, at_ms: int) -> Draft:
     amount, is_back = from_minor(refund["amount"], refund["currency"], DECIMALS), name == "refund_reversed"
     reason = refund.get("failure_reason" if is_back else "reason")
     draft = about_paid(refund, refund.get("charge"), {"refund_id": refund["id"], "reason": reason})
     draft["revenue"], draft["currency"] = amount if is_back else -amount, refund["currency"].upper()
-    draft["waits"] = waits
     return Draft(event_type="event", name=name, once=(f"{name}:{refund['id']}",), at_ms=at_ms, **draft)
 
 
@@ -346,10 +344,11 @@ def _refund(refund: Json, name: str, at_ms: int, *, waits: bool = True) -> Draft
 def refund(n: Notification) -> Iterator[Draft]:
     """Told once it succeeded. One that fails later is told there and back: whichever comes first, the two cancel."""
     o, by_charge, is_back = _object(n), _is_told_by_charge(n), False
-    if o.get("status") in ("failed", "canceled"):
+    status = o.get("status") or "succeeded"  # until 2015 there was no other
+    if status in ("failed", "canceled"):
         was = dig(n.body, ("data", "previous_attributes", "status"))
         is_back = by_charge or was == "succeeded" or n.type == "refund.failed"
-    if not by_charge and (is_back or o.get("status") == "succeeded"):
+    if not by_charge and (is_back or status == "succeeded"):
         yield _refund(o, "refund", o["created"] * 1000)
     if is_back:
         yield _refund(o, "refund_reversed", _at_ms(n))
@@ -358,17 +357,14 @@ def refund(n: Notification) -> Iterator[Draft]:
 @provider.on("charge.refunded")
 def charge_refunded(n: Notification) -> Iterator[Draft | Learned]:
     """A twin of its refunds: says whose they are, tells those that it lists, and its last step where no other would."""
-    charge, listed = _object(n), dig(_object(n), ("refunds", "data")) or ()
+    charge, listed = _object(n), refunds_of(_object(n))
     draft = about_paid(charge, charge["id"], {})
-    draft["waits"] = False
-    yield Learned(keys=draft["joins"], person=draft["person"], metadata=draft["metadata"])
-    payer = {name: charge.get(name) for name in ("customer", "payment_intent", "billing_details", "receipt_email")}
+    yield Learned(keys=draft["joins"][1:], person=draft["person"], metadata=draft["metadata"])
     for refund in listed:
         if (refund.get("status") or "succeeded") == "succeeded":
-            at_ms = refund["created"] * 1000
-            yield _refund({**payer, "charge": charge["id"], **refund}, "refund", at_ms, waits=False)
-    if _is_told_by_charge(n) and not listed:
-        total, before = charge["amount_refunded"], dig(n.body, ("data", "previous_attributes", "amount_refunded")) or 0
+            yield _refund(refund, "refund", refund["created"] * 1000)
+    total, before = charge["amount_refunded"], dig(n.body, ("data", "previous_attributes", "amount_refunded")) or 0
+    if total > before and not listed and (_is_told_by_charge(n, since="") or rows(charge.get("refunds"))):
         step, currency = from_minor(total - before, charge["currency"], DECIMALS), charge["currency"].upper()
         once, money = (f"refund:{charge['id']}:{total}:{n.body['created']}",), {"revenue": -step, "currency": currency}
         yield Draft(event_type="event", name="refund", once=once, at_ms=_at_ms(n), **money, **draft)
@@ -378,10 +374,11 @@ def charge_refunded(n: Notification) -> Iterator[Draft | Learned]:
 def dispute(n: Notification) -> Iterator[Draft]:
     o, is_new = _object(n), n.type == "charge.dispute.created"
     name = "dispute_opened" if is_new else DISPUTES.get(o.get("status"))
-    properties = {"dispute_id": o["id"], "reason": o.get("reason"), **unpaid(o.get("amount"), o.get("currency"))}
+    itself = o.get("id") or ref(o.get("charge")) or n.id  # until 2015 it had no id, and its charge no other
+    properties = {"dispute_id": itself, "reason": o.get("reason"), **unpaid(o.get("amount"), o.get("currency"))}
     if name:
         draft, at_ms = about_paid(o, o.get("charge"), properties), _at_ms(n, o.get("created") if is_new else None)
-        yield Draft(event_type="event", name=name, once=(f"{name}:{o['id']}",), at_ms=at_ms, **draft)
+        yield Draft(event_type="event", name=name, once=(f"{name}:{itself}",), at_ms=at_ms, **draft)
 
 
 # --- customers --------------------------------------------------------------------------------------------------------

@@ -63,9 +63,10 @@ def is_never_paid(shop: Shop) -> None:
 
 
 def declined(shop: Shop, amount: int, *, n: int, attempt: int = 1, invoice: str | None = None, session: str | None =
-             None, description: str | None = None, method: str = "card") -> None:  # fmt: skip
+             None, description: str | None = None, method: str = "card", **values: Any) -> None:  # fmt: skip
     """An attempt that the bank refuses."""
     common: dict[str, Any] = {"amount": amount, "currency": "eur", "invoice": invoice, "description": description}
+    common |= values
     charge = f"ch_{n}_failed_{attempt}"
     no: Json = {"captured": False, "paid": False, "status": "failed", "failure_code": "card_declined"}
     no |= {"amount_captured": 0, "payment_method_details": {"type": method}}
@@ -204,7 +205,18 @@ class Subscription:
         self.changed({**items, "latest_invoice": before["latest_invoice"]})
         left = self.line(-credit, plan=old_plan, unit=old_amount, prorated=True, start=shop.now)
         taken = self.line(debit, prorated=True, start=shop.now)
-        self.bill(debit - credit, "subscription_update", left, taken)
+        due = max(debit - credit, 0)  # the rest becomes credit
+        self.bill(due, "subscription_update", left, taken, total=debit - credit, subtotal=debit - credit)
+
+    def takes_seats(self, quantity: int, *, credit: int, debit: int) -> None:
+        """That many, billed at once for what is left of the period."""
+        shop, before = self.shop, self.object()
+        left = self.line(-credit, prorated=True, start=shop.now)
+        self.quantity = quantity
+        self.payments += 1
+        items = {"items": {"data": before["items"]["data"]}, **({"quantity": 1} if shop.is_old else {})}
+        self.changed({**items, "latest_invoice": before["latest_invoice"]})
+        self.bill(debit - credit, "subscription_update", left, self.line(debit, prorated=True, start=shop.now))
 
     def is_to_end(self) -> None:
         before = {"cancel_at_period_end": False, "cancel_at": None, "canceled_at": None}
@@ -225,7 +237,7 @@ class Subscription:
 
 
 def refunds(shop: Shop, amount: int, *, of: int, n: int = 1, before: int = 0, earlier: tuple[Json, ...] = (),
-            currency: str = "eur", email: str = ADA, customer: str | None = None) -> Json:  # fmt: skip
+            currency: str = "eur", email: str = ADA, customer: str | None = None, **values: Any) -> Json:  # fmt: skip
     """A part of a payment is given back; `of`: how much it was, `before`: how much of it was given back before."""
     o = shop.refund(
         id=f"re_{n}_{before + amount}", payment=f"pi_{n}", charge=f"ch_{n}", amount=amount, currency=currency
@@ -235,7 +247,7 @@ def refunds(shop: Shop, amount: int, *, of: int, n: int = 1, before: int = 0, ea
         shop.say("refund.created", o)
     total = before + amount
     paid_back = shop.charge(id=f"ch_{n}", payment=f"pi_{n}", amount=of, currency=currency, email=email,
-                            customer=customer, amount_refunded=total, refunded=total == of)  # fmt: skip
+                            customer=customer, amount_refunded=total, refunded=total == of, **values)  # fmt: skip
     if shop.version == LISTED:
         paid_back["refunds"] = {"object": "list", "data": [o, *earlier], "has_more": False}
     shop.say("charge.refunded", paid_back, {"amount_refunded": before, "receipt_url": None})
