@@ -16,6 +16,16 @@ from typing import Any, Literal
 
 import orjson
 
+from relay.asking import (
+    RECEIVED as RECEIVED,
+    Api as Api,
+    Ask as Ask,
+    UnansweredError as UnansweredError,
+    basic_key as basic_key,
+    bearer_key as bearer_key,
+    header_key as header_key,
+    path_of,
+)
 from relay.verification import (
     Accepted as Accepted,
     Delivery as Delivery,
@@ -56,6 +66,31 @@ class Notification:
     #: The connected account within the source (Stripe Connect), or "". It is made part of every key by the relay.
     account: str = ""
     is_test: bool = False
+    #: What the provider's API has said about it so far, by `Ask.key`; None where there is no such thing.
+    answers: Mapping[str, Any] | None = None
+
+    def ask(self, path: str, *ids: object, method: Literal["GET", "POST"] = "GET", body: Any = None) -> Any:
+        """The API's answer at this path (`"/payments/{}"` with the ids that fill it), parsed.
+
+        Ends the mapping where it is not known yet; it begins anew with the answer. Raises `UnmappableError` where the
+        API has no such thing.
+        """
+        ask = Ask(path=path_of(path, ids), method=method, body=b"" if body is None else orjson.dumps(body))
+        answer = self._answer(ask)
+        if answer is None:
+            msg = f"the provider's API has no {ask.path}"
+            raise UnmappableError(msg)
+        return answer
+
+    def look_up(self, path: str, *ids: object, method: Literal["GET", "POST"] = "GET", body: Any = None) -> Any | None:
+        """The same for what is good to know: None where there is no such thing, or the source has no API key."""
+        raw = b"" if body is None else orjson.dumps(body)
+        return self._answer(Ask(path=path_of(path, ids), method=method, body=raw, is_optional=True))
+
+    def _answer(self, ask: Ask) -> Any | None:
+        if self.answers is None or ask.key not in self.answers:
+            raise UnansweredError(ask)
+        return self.answers[ask.key]
 
 
 # --- what a mapper yields ---------------------------------------------------------------------------------------------
@@ -170,6 +205,8 @@ class Item:
 
     body: Any
     headers: Mapping[str, str]
+    #: As `Notification.answers`: for providers whose test mode shows in the answers only.
+    answers: Mapping[str, Any] | None = None
 
 
 Reader = Callable[[Item], str | None]
@@ -242,6 +279,10 @@ def _no_handshake(_delivery: Delivery) -> None:
     return None
 
 
+def _no_challenge(_delivery: Delivery, _secret: str) -> None:
+    return None
+
+
 # --- the provider -----------------------------------------------------------------------------------------------------
 
 
@@ -280,6 +321,8 @@ class Provider:
     secret: SecretShape
     #: What a key of the provider's API looks like that may only read; None where the relay never asks the provider.
     api_key: SecretShape | None = None
+    #: That API, where mappers ask it (`Notification.ask`): such a notification is mapped once it has answered.
+    api: Api | None = None
     parse: Callable[[bytes], Any] = parse_json
     #: The items of one delivery: one for most, many for array senders.
     items: Callable[[Any], Sequence[Any]] = _whole
@@ -292,6 +335,9 @@ class Provider:
     accepted: Answer = Answer()
     #: The answer to an unsigned POST that only asks whether somebody is there, or None: it has no effect.
     handshake: Callable[[Delivery], Answer | None] = _no_handshake
+    #: The answer to a GET or HEAD that asks for more than a 200, made with one of the source's secrets, or None. Anyone
+    #: may ask, so that it must never say what a signature of a webhook would be.
+    challenge: Callable[[Delivery, str], Answer | None] = _no_challenge
     #: The status for "later, please"; some providers drop the event on 5xx, some retry on nothing else.
     overload_status: int = 429
     #: Opt-in groups of types, by name, with what they add: `RELAY_<NAME>_ENABLE`.
@@ -332,9 +378,11 @@ class Provider:
         """The items of a verified delivery. Raises `UnmappableError` (or what `items` raises) on an unreadable body."""
         return self.items(self.parse(delivery.body))
 
-    def notification(self, body: Any, headers: Mapping[str, str]) -> Notification:
+    def notification(
+        self, body: Any, headers: Mapping[str, str], answers: Mapping[str, Any] | None = None
+    ) -> Notification:
         """One item as a notification. Raises what the readers raise on an item that is not of the provider's form."""
-        item = Item(body, headers)
+        item = Item(body, headers, answers)
         return Notification(
             id=(self.notification_id(item) if self.notification_id else None) or digest_of(body),
             type=self.notification_type(item) or "",
@@ -342,9 +390,10 @@ class Provider:
             headers=headers,
             account=self.account(item) or "",
             is_test=self.is_test(item),
+            answers=answers,
         )
 
     def notifications(self, delivery: Delivery) -> Iterator[Notification]:
         """All notifications of a verified delivery, for tests and tools; the relay itself takes them one by one."""
         for body in self.split(delivery):
-            yield self.notification(body, delivery.headers)
+            yield self.notification(body, delivery.headers, delivery.answers)

@@ -7,10 +7,21 @@ an unreadable body parks the whole delivery. Both are kept, shown, and mapped ag
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from types import GeneratorType
 
-from relay.contract import Delivery, Draft, Learned, Notification, Provider, UnmappableError, digest_of
+from relay.contract import (
+    Ask,
+    Delivery,
+    Draft,
+    Learned,
+    Notification,
+    Provider,
+    UnansweredError,
+    UnmappableError,
+    digest_of,
+)
 from relay.sealing import Entity, Withheld, learn, seal
 from relay.sources import Source
 from relay.store.base import Mapped, Outgoing
@@ -19,22 +30,22 @@ from relay.store.schema import Outcome
 #: How much of a traceback is kept: its end says most.
 _MAX_ERROR = 4000
 _UNREADABLE = "(unreadable)"
+#: A mapper that asks for more than this about one notification never ends.
+MOST_ANSWERS = 32
 
 
 def map_delivery(provider: Provider, source: Source, delivery: Delivery, *, received_at_ms: int) -> list[Mapped]:
     """Everything that this delivery says, each notification with its outcome. Never raises on what a provider sent."""
     try:
-        items = provider.split(delivery)
+        items = tuple(provider.split(delivery))
     except Exception as error:  # noqa: BLE001  whatever the body holds, the delivery was signed and must not be lost
         return [_parked(digest_of(delivery.body.hex()), _UNREADABLE, error)]
-    return [_map_item(provider, source, item, delivery.headers, received_at_ms) for item in items]
+    return [_map_item(provider, source, item, delivery, received_at_ms) for item in items]
 
 
-def _map_item(
-    provider: Provider, source: Source, item: object, headers: Mapping[str, str], received_at_ms: int
-) -> Mapped:
+def _map_item(provider: Provider, source: Source, item: object, delivery: Delivery, received_at_ms: int) -> Mapped:
     try:
-        notification = provider.notification(item, headers)
+        notification = provider.notification(item, delivery.headers, delivery.answers)
     except Exception as error:  # noqa: BLE001  one odd item parks alone
         return _parked(digest_of(item), _UNREADABLE, error)
     return map_notification(provider, source, notification, received_at_ms=received_at_ms)
@@ -54,12 +65,32 @@ def map_notification(provider: Provider, source: Source, notification: Notificat
     else:
         try:
             events, learned = _seal_all(mapper(notification), notification, source, destination, received_at_ms)
+        except UnansweredError as unanswered:
+            return _to_do(provider, source, notification, unanswered.ask, received_at_ms)
         except Exception as error:  # noqa: BLE001  a mapper's bug never becomes the provider's problem
             return _parked(notification.id, kind, error)
         return Mapped(
             notification_id=notification.id, type=kind, outcome=Outcome.MAPPED, events=events, learned=learned
         )
     return Mapped(notification_id=notification.id, type=kind, outcome=outcome)
+
+
+def can_ask(provider: Provider, source: Source, ask: Ask) -> bool:
+    """Whether the source may make this call: it has the key, or none is needed."""
+    return provider.api is not None and (source.api_key is not None or not ask.needs_key)
+
+
+def _to_do(provider: Provider, source: Source, notification: Notification, ask: Ask, received_at_ms: int) -> Mapped:
+    """What the provider is to be asked first; where it cannot be asked, what could do without goes on without."""
+    if ask.is_optional and not can_ask(provider, source, ask):
+        answers = {**(notification.answers or {}), ask.key: None}
+        if len(answers) <= MOST_ANSWERS:
+            without = replace(notification, answers=answers)
+            return map_notification(provider, source, without, received_at_ms=received_at_ms)
+    words = f"{provider.title} is to be asked for {ask.path}"
+    if not can_ask(provider, source, ask):
+        words += f", and the source {source.slug} has no API key"
+    return Mapped(notification_id=notification.id, type=notification.type, outcome=Outcome.TO_DO, error=words, ask=ask)
 
 
 def _is_enabled(provider: Provider, source: Source, kind: str) -> bool:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import shutil
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -179,14 +179,16 @@ async def remap(
 
 
 async def _remap_one(store: Store, source: Source, provider: Provider, one: Kept, done: Remapped) -> Receipt:
-    delivery = Delivery(body=one.body, headers=one.headers, url=source.public_url or "")
+    delivery = Delivery(body=one.body, headers=one.headers, url=source.public_url or "", answers=one.answers)
     mapped = map_delivery(provider, source, delivery, received_at_ms=one.received_at_ms)
     parked = [m for m in mapped if m.outcome in {Outcome.FAILED, Outcome.NOT_MAPPED}]
     done.deliveries += 1
     done.still_parked += sum(m.notification_id in one.notifications for m in parked)
     if len(parked) == len(mapped):
         return Receipt()
-    receipt = await store.remap(one, [m for m in mapped if m not in parked])
+    still = {m.notification_id for m in parked}
+    rest = {name: row for name, row in one.notifications.items() if name not in still}
+    receipt = await store.remap(replace(one, notifications=rest), [m for m in mapped if m not in parked])
     done.notifications += receipt.new
     done.events += receipt.events
     return receipt

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
+from relay.contract import Ask
 from relay.sealing import Entity, Sealed
 from relay.store.schema import EventState, Outcome
 
@@ -41,6 +42,8 @@ class Mapped:
     error: str | None = None
     events: Sequence[Outgoing] = ()
     learned: Sequence[Entity] = ()
+    #: What the provider must be asked before it can be mapped: its outcome is `to_do`.
+    ask: Ask | None = None
 
 
 @dataclass(slots=True, kw_only=True, unsafe_hash=True)
@@ -192,6 +195,33 @@ class Kept:
     body: bytes
     #: Their row ids by the provider's id.
     notifications: dict[str, int]
+    #: What the provider's API has said about them, by `Ask.key`.
+    answers: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToDo:
+    """A delivery with notifications that the provider must be asked about, claimed for some time."""
+
+    kept: Kept
+    #: By notification id, how often it was tried in vain.
+    attempts: Mapping[str, int]
+    #: By notification id, when it was first tried, in Unix milliseconds.
+    began_at_ms: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutOff:
+    """When a notification is to be asked about again, and why it could not be answered."""
+
+    due_at_ms: int
+    words: str
+    #: Whether it counts as one try more.
+    is_try: bool = True
+
+
+#: By notification id, what the provider's API has said, by `Ask.key`.
+Answers = Mapping[str, Mapping[str, Any]]
 
 
 class Store(Protocol):
@@ -272,8 +302,26 @@ class Store(Protocol):
         """Deliveries, oldest first, that hold notifications with this outcome and still have their body."""
         ...
 
-    async def remap(self, kept: Kept, notifications: Sequence[Mapped]) -> Receipt:
-        """Commit a later mapping of notifications that were kept: same keys, same guarantees as `accept`."""
+    async def remap(self, kept: Kept, notifications: Sequence[Mapped], *, answers: Answers | None = None) -> Receipt:
+        """Commit a later mapping of notifications that were kept: same keys, same guarantees as `accept`.
+
+        `answers`, by notification id, are kept with them.
+        """
+        ...
+
+    async def claim_to_do(self, source: str, *, limit: int, lease_ms: int) -> Sequence[ToDo]:
+        """Up to so many notifications that the provider can be asked about now, by delivery, oldest first.
+
+        Nobody else gets them until the lease is over.
+        """
+        ...
+
+    async def put_off(self, kept: Kept, later: Mapping[str, PutOff], *, answers: Answers) -> None:
+        """By notification id, ask again then. `answers` that there are already are kept."""
+        ...
+
+    async def to_do(self) -> Mapping[str, int]:
+        """By source, how many notifications the provider is still to be asked about."""
         ...
 
     async def prune(self, *, bodies_before_ms: int, keys_before_ms: int) -> int:

@@ -9,11 +9,13 @@ import structlog
 from sqlalchemy import ColumnElement, Connection, Select, delete, func, literal_column, or_, select, update
 
 from relay.ids import first_at, made_at_ms
+from relay.store import asks
 from relay.store.base import BatchRow, Depth, EventRow, Kept, StoreUnavailableError
 from relay.store.ledger import unpack
 from relay.store.lookup import event_row, event_rows
 from relay.store.migrations import pending
 from relay.store.schema import (
+    KEPT,
     BatchState,
     EventState,
     Outcome,
@@ -32,7 +34,6 @@ log = structlog.get_logger("relay.store")
 
 #: Rows per step of the prune: a step must never keep receiving waiting for long.
 _PIECE = 500
-_UNMAPPED = (Outcome.FAILED, Outcome.NOT_MAPPED)
 
 
 class Desk:
@@ -87,16 +88,18 @@ class Desk:
             return None
         parked = connection.execute(
             select(notifications.c.notification_id, notifications.c.id).where(
-                notifications.c.delivery == delivery, notifications.c.outcome.in_(_UNMAPPED)
+                notifications.c.delivery == delivery, notifications.c.outcome.in_(KEPT)
             )
         )
+        rows = dict(parked.all())
         return Kept(
             delivery=delivery,
             source=row["source"],
             received_at_ms=made_at_ms(delivery),
             headers=headers,
             body=body,
-            notifications=dict(parked.all()),
+            notifications=rows,
+            answers=asks.answers_of(connection, self._vault, rows.values()),
         )
 
     def settle_kept(
@@ -107,9 +110,7 @@ class Desk:
         if kind is not None:
             values["type"] = kind
         changed = connection.execute(
-            update(notifications)
-            .where(notifications.c.id == row, notifications.c.outcome.in_(_UNMAPPED))
-            .values(values)
+            update(notifications).where(notifications.c.id == row, notifications.c.outcome.in_(KEPT)).values(values)
         )
         return bool(changed.rowcount)
 
@@ -117,7 +118,9 @@ class Desk:
 
     def prune(self, connection: Connection, *, bodies_before_ms: int, keys_before_ms: int) -> int:
         old = first_at(keys_before_ms)
-        pruned = self._forget_bodies(connection, first_at(bodies_before_ms), old)
+        bodies = first_at(bodies_before_ms)
+        pruned = self._forget_bodies(connection, bodies, old)
+        pruned += asks.forget(connection, bodies_before=bodies, keys_before=old, piece=_PIECE)
         settled = events.c.state.in_([EventState.SENT, EventState.DEAD])
         pruned += self._forget(connection, events, events.c.id, events.c.id < old, settled)
         still_there = select(events.c.id).where(events.c.id == keys.c.ref).exists()
@@ -134,7 +137,7 @@ class Desk:
         parked = (
             select(notifications.c.id)
             .where(
-                notifications.c.outcome.in_(_UNMAPPED),
+                notifications.c.outcome.in_(KEPT),
                 notifications.c.delivery == deliveries.c.id,
                 notifications.c.delivery >= keys_before,
             )

@@ -14,11 +14,11 @@ from typing import Any
 import orjson
 
 from relay.identity import FALLBACK_RANK
-from relay.ids import RowIds
+from relay.ids import RowIds, made_at_ms
 from relay.joining import complete, dump_waiting, is_told_elsewhere
 from relay.sealing import Entity, Sealed
 from relay.store.base import Arrival, Mapped, Outgoing, Receipt
-from relay.store.schema import EventState, Outcome
+from relay.store.schema import KEPT, EventState, Outcome
 from relay.vault import Vault
 
 #: (source, key)
@@ -40,6 +40,7 @@ class Rows:
     events: list[tuple[Any, ...]] = field(default_factory=list)
     duplicates: list[tuple[Any, ...]] = field(default_factory=list)
     waits: list[tuple[Any, ...]] = field(default_factory=list)
+    asks: list[tuple[Any, ...]] = field(default_factory=list)
     #: Row ids of notifications that were said again.
     repeats: list[int] = field(default_factory=list)
     #: Entities that were learned or learned better, by key.
@@ -55,6 +56,7 @@ COLUMNS = {
     ),
     "duplicates": ("id", "notification", "source", "name", "key", "event"),
     "waits": ("source", "key", "event"),
+    "asks": ("notification", "source", "due_at_ms"),
 }  # fmt: skip
 
 
@@ -103,7 +105,7 @@ class Ledger:
         is_parked = False
         for mapped in arrival.notifications:
             if self.take_notification(arrival.source, delivery, mapped, receipt):
-                is_parked = is_parked or mapped.outcome in {Outcome.FAILED, Outcome.NOT_MAPPED}
+                is_parked = is_parked or mapped.outcome in KEPT
         if receipt.new or not arrival.notifications:
             content = None
             if arrival.keep_body or is_parked:
@@ -125,6 +127,8 @@ class Ledger:
         self.rows.notifications.append(
             (row_id, delivery, source, mapped.notification_id, mapped.type, mapped.outcome.value, mapped.error)
         )
+        if mapped.outcome is Outcome.TO_DO:
+            self.rows.asks.append((row_id, source, made_at_ms(row_id)))
         self.take_mapped(source, row_id, mapped, receipt)
         return True
 

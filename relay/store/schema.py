@@ -20,10 +20,10 @@ A **batch** is fixed before its first byte leaves, so that a retry is the same b
        └──▶ in_doubt ─▶ sending | held  sent, and no answer: again when due, or for a person to decide
 
 **entities** hold what was learned about an id of the provider (`customer:cus_1`): a hash of the person and the
-attribution. **waits** says which event waits for which entity; it has not taken its
-once keys yet. **destinations** hold what must
-survive a restart: why a destination is paused, and the batch size that it takes. **bookmarks** hold where a long work
-is, and how the last reconciliation of a source came out.
+attribution. **waits** says which event waits for which entity; it has not taken its once keys yet. **asks** say what
+the provider is to be asked before a notification can be mapped, and hold what it answered. **destinations** hold what
+must survive a restart: why a destination is paused, and the batch size that it takes. **bookmarks** hold where a long
+work is, and how the last reconciliation of a source came out.
 
 Row ids grow with time (`relay.ids`), so age is a range of the primary key. Times are Unix milliseconds.
 """
@@ -58,6 +58,11 @@ class Outcome(StrEnum):
     NOT_MAPPED = "not_mapped"  #: a type without a mapper: kept, can be mapped later
     TEST = "test"  #: test mode, and the source does not forward that
     FAILED = "failed"  #: the mapper raised: kept with the reason, mapped again after the fix
+    TO_DO = "to_do"  #: the provider must be asked first: kept, mapped as soon as it has answered
+
+
+#: The body is kept for these, whatever the retention says, until their keys go.
+KEPT = (Outcome.FAILED, Outcome.NOT_MAPPED, Outcome.TO_DO)
 
 
 class EventState(StrEnum):
@@ -114,6 +119,19 @@ Index(
     sqlite_where=notifications.c.outcome.in_(["failed", "not_mapped"]),
     postgresql_where=notifications.c.outcome.in_(["failed", "not_mapped"]),
 )
+
+asks = Table(
+    "asks",
+    metadata,
+    Column("notification", _Id, primary_key=True, autoincrement=False),
+    Column("source", Text, nullable=False),
+    Column("due_at_ms", BigInteger),  # when the provider is to be asked; None: all is answered, or it was given up
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("began_at_ms", BigInteger),  # when it was first tried
+    Column("content", LargeBinary),  # the answers in the vault, for as long as the body is kept
+)
+_DUE = asks.c.due_at_ms.is_not(None)
+Index("asks_due", asks.c.source, asks.c.due_at_ms, sqlite_where=_DUE, postgresql_where=_DUE)
 
 keys = Table(
     "keys",

@@ -13,8 +13,9 @@ from sqlalchemy import Connection, Engine, delete, select, update
 from relay.ids import RowIds
 from relay.joining import load_waiting
 from relay.sealing import Entity
-from relay.store import lookup
+from relay.store import asks, lookup
 from relay.store.base import (
+    Answers,
     Arrival,
     Batch,
     BatchRow,
@@ -25,8 +26,10 @@ from relay.store.base import (
     EventRow,
     Kept,
     Mapped,
+    PutOff,
     Receipt,
     StoreUnavailableError,
+    ToDo,
 )
 from relay.store.desk import Desk
 from relay.store.ledger import Key, Ledger, Rows, fact_keys, wanted_entities, wanted_keys
@@ -200,22 +203,26 @@ class SqlStore:
     async def unmapped(self, *, outcome: Outcome, after: int = 0, limit: int = 100) -> Sequence[Kept]:
         return await self._read(partial(self._desk.unmapped, outcome=outcome, after=after, limit=limit))
 
-    async def remap(self, kept: Kept, mapped: Sequence[Mapped]) -> Receipt:
-        return await self._writer.run(lambda connection: self._remap(connection, kept, mapped))
+    async def remap(self, kept: Kept, mapped: Sequence[Mapped], *, answers: Answers | None = None) -> Receipt:
+        return await self._writer.run(lambda connection: self._remap(connection, kept, mapped, answers or {}))
 
-    def _remap(self, connection: Connection, kept: Kept, mapped: Sequence[Mapped]) -> Receipt:
+    def _remap(self, connection: Connection, kept: Kept, mapped: Sequence[Mapped], answers: Answers) -> Receipt:
         arrival = Arrival(
             source=kept.source, received_at_ms=kept.received_at_ms, secret=0, headers=kept.headers, body=kept.body,
             notifications=mapped,
         )  # fmt: skip
         ledger = self._ledger(connection, [arrival])
         receipt = Receipt()
+        asks.settle(connection, kept.notifications.values())
+        asks.keep(connection, self._vault, kept, answers)
         for one in mapped:
             row = kept.notifications.get(one.notification_id)
             if row is None:  # an item that could not be read before, and has an id now
                 ledger.take_notification(kept.source, kept.delivery, one, receipt)
             elif self._desk.settle_kept(connection, row, outcome=one.outcome, kind=one.type, error=one.error):
                 receipt.new += 1
+                if one.outcome is Outcome.TO_DO:
+                    asks.begin(connection, row, source=kept.source, due_at_ms=self._clock())
                 ledger.take_mapped(kept.source, row, one, receipt)
         found = {one.notification_id for one in mapped}
         for notification_id, row in kept.notifications.items():
@@ -224,6 +231,25 @@ class SqlStore:
         ledger.rows.repeats.clear()  # siblings that were mapped at once: the provider did not say them again
         self._write(connection, ledger, receipt)
         return receipt
+
+    async def claim_to_do(self, source: str, *, limit: int, lease_ms: int) -> Sequence[ToDo]:
+        if not await self._read(partial(asks.is_due, source=source, now_ms=self._clock())):
+            return ()
+        return await self._writer.run(
+            lambda connection: asks.claim(
+                connection, self._vault, source, now_ms=self._clock(), limit=limit, lease_ms=lease_ms
+            )
+        )
+
+    async def put_off(self, kept: Kept, later: Mapping[str, PutOff], *, answers: Answers) -> None:
+        def run(connection: Connection) -> None:
+            asks.keep(connection, self._vault, kept, answers)
+            asks.put_off(connection, kept, later, now_ms=self._clock())
+
+        await self._writer.run(run)
+
+    async def to_do(self) -> Mapping[str, int]:
+        return await self._read(asks.waiting)
 
     async def prune(self, *, bodies_before_ms: int, keys_before_ms: int) -> int:
         return await self._writer.run(
