@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from random import random
 from typing import Any
 
 import structlog
@@ -22,6 +23,7 @@ from relay import __version__
 from relay.certificates import Certificates
 from relay.clock import unix_ms
 from relay.contract import Provider
+from relay.enriching import asking
 from relay.forwarding import Forwarding, ForwardingRules, Lane
 from relay.metrics import Metrics
 from relay.openanalytics import OpenAnalytics
@@ -164,6 +166,10 @@ async def forwarding(parts: Parts) -> AsyncIterator[tuple[Forwarding, Keeper]]:
         going.start()
         stack.push_async_callback(going.stop, within_s=settings.shutdown_s)
         await stack.enter_async_context(beside(keeper.run()))
+        await stack.enter_async_context(
+            asking(list(settings.sources.values()), parts.providers, store=store, metrics=metrics, clock=clock,
+                   wake=going.wake, random=random)
+        )  # fmt: skip
         yield going, keeper
 
 
@@ -243,7 +249,7 @@ async def _map_parked(store: Store, settings: Settings, providers: Mapping[str, 
 
 
 def _add_webhooks(app: RelayApp) -> None:
-    """The hot path's entry in the OpenAPI page; requests are taken by `Receiver` before they get here."""
+    """The hot path's entries in the OpenAPI page; requests are taken by `Receiver` before they get here."""
 
     @app.post(
         PREFIX + "{source}",
@@ -259,6 +265,19 @@ def _add_webhooks(app: RelayApp) -> None:
     )
     async def webhook(source: str, request: Request) -> Response:
         del source, request
+        return Response(status_code=404)
+
+    @app.get(
+        PREFIX + "{source}",
+        summary="Is somebody there? Some providers ask before they send anything",
+        tags=["webhooks"],
+        responses={
+            200: {"description": "Yes; with the answer to the provider's challenge, where it sent one."},
+            404: {"description": "No source of this name has a secret."},
+        },
+    )
+    async def challenge(source: str) -> Response:
+        del source
         return Response(status_code=404)
 
 

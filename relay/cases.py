@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from relay.contract import Delivery, Draft, Learned, Notification, Provider
-from relay.samples import Case as Sample, read_case
+from relay.samples import Case as Sample, kind_of, read_case
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +32,19 @@ class Case:
     #: Keys (`data.object.amount`) that the provider always sends: the kit does not try what happens without them.
     always: frozenset[str]
 
+    @property
+    def told(self) -> Any:
+        """The body; where the provider's API answers too, `{"body": ..., "answers": ...}`."""
+        answers = self.sample.answers
+        return self.sample.body if answers is None else {"body": self.sample.body, "answers": answers}
+
+    def varied(self, told: Any, headers: Mapping[str, str] | None = None) -> Delivery:
+        """The delivery that tells this instead, with these headers instead."""
+        headers = self.sample.headers if headers is None else headers
+        if self.sample.answers is None:
+            return delivery_of(told, headers)
+        return delivery_of(told.get("body", ""), headers, told.get("answers"))
+
 
 def read_cases(provider: Provider, folder: Path) -> list[Case]:
     """The cases of a folder, by name. Raises `relay.samples.SampleError` for a file that is none."""
@@ -43,18 +56,18 @@ def _read(path: Path, provider: Provider) -> Case:
     return Case(
         name=path.stem,
         sample=sample,
-        delivery=delivery_of(sample.body, sample.headers),
+        delivery=delivery_of(sample.body, sample.headers, sample.answers),
         drafts=raw.get("drafts", ()),
         learned=raw.get("learned", ()),
         always=frozenset(raw.get("always", ())),
     )
 
 
-def delivery_of(body: Any, headers: Mapping[str, str]) -> Delivery:
+def delivery_of(body: Any, headers: Mapping[str, str], answers: Mapping[str, Any] | None = None) -> Delivery:
     """A body, JSON or text, as an unsigned delivery."""
-    kind, raw = ("text/plain", body) if isinstance(body, str) else ("application/json", json.dumps(body))
+    kind, raw = (kind_of(body), body) if isinstance(body, str) else ("application/json", json.dumps(body))
     named = {name.lower(): value for name, value in headers.items()}
-    return Delivery(body=raw.encode("utf-8", "surrogatepass"), headers={"content-type": kind, **named})
+    return Delivery(body=raw.encode("utf-8", "surrogatepass"), headers={"content-type": kind, **named}, answers=answers)
 
 
 def notifications_of(provider: Provider, delivery: Delivery) -> list[Notification]:

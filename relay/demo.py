@@ -125,17 +125,17 @@ async def _perform(
         delivery = fresh(case, id=None, now_ms=now_ms, token=secrets.token_hex(16))
         delivery = replace(delivery, url=stage.source.public_url or "")
         try:
-            await _send(out, stage, delivery, signed(delivery, provider, stage.secret, now_ms=now_ms), relay)
+            await _send(out, stage, signed(delivery, provider, stage.secret, now_ms=now_ms), relay)
         except httpx.HTTPError as error:
             out.print(f"The sample could not be sent: {error!r}", style="bold red", markup=False)
     _tell_next(out, stage, provider, relay, command)
 
 
-async def _send(out: Console, stage: Stage, delivery: Delivery, headers: Mapping[str, str], relay: Served) -> None:
+async def _send(out: Console, stage: Stage, delivery: Delivery, relay: Served) -> None:
     url = f"{relay.url}/webhooks/{stage.source.slug}"
     async with httpx.AsyncClient(trust_env=False) as http:
         before = (await http.get(f"{stage.sandbox_url}/received?count=1")).json()["count"]
-        answer = await http.post(url, content=delivery.body, headers=dict(headers))
+        answer = await http.post(url, content=delivery.body, headers=dict(delivery.headers))
         out.print(f"Sent one signed {SAMPLE} to {url}: {answer.status_code} {answer.text}", markup=False)
         if not answer.is_success:
             return

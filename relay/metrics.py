@@ -80,7 +80,7 @@ class Metrics:
         )
         self.notifications = Counter(
             "relay_notifications",
-            "Notifications of accepted deliveries: mapped, ignored, not_mapped, test, failed, repeated.",
+            "Notifications of accepted deliveries: mapped, ignored, not_mapped, test, failed, to_do, repeated.",
             ["source", "outcome"],
             registry=registry,
         )
@@ -113,6 +113,10 @@ class Metrics:
         self.batch_events = Histogram(
             "relay_batch_events", "Events per call of the events API.", buckets=_BATCH_SIZES, registry=registry
         )
+        self.asks = Counter(
+            "relay_asks", "Calls of a provider's API for what a notification did not say, by answer.",
+            ["source", "answer"], registry=registry,
+        )  # fmt: skip
         self.sent = Counter("relay_events_sent", "Events that the API accepted.", ["destination"], registry=registry)
         self.in_doubt = Counter(
             "relay_events_in_doubt", "Events sent without an answer.", ["destination"], registry=registry

@@ -92,8 +92,9 @@ def signed_with(pem: str, message: bytes) -> bytes:
 def _private_key(pem: str) -> object:
     try:
         return load_pem_private_key(pem.encode(), None)
-    except (TypeError, UnsupportedAlgorithm) as error:
-        raise ValueError(str(error)) from None
+    except (TypeError, ValueError, UnsupportedAlgorithm):
+        msg = "it holds no private key as PEM, and the provider keeps its own to itself"
+        raise ValueError(msg) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 
 from relay.certificates import Certificates, Unavailable
-from relay.contract import Accepted, Answer, Delivery, NeedsCertificate, Provider, Refused
+from relay.contract import RECEIVED, Accepted, Answer, Delivery, NeedsCertificate, Provider, Refused
 from relay.mapping import map_delivery
 from relay.metrics import Metrics
 from relay.sources import Source
@@ -67,6 +67,7 @@ class _Door:
         self.body_limit = source.body_limit or provider.body_limit
         self.credentials = _CREDENTIALS | set(provider.credentials) | set(provider.verifier.credentials)
         self.public_url = source.public_url or ""
+        self.each_is_news = provider.api is not None and provider.api.each_is_news
         slug = source.slug
         self.later = Answer(provider.overload_status, _LATER)
         self.accepted = metrics.tally(metrics.deliveries, slug, "accepted")
@@ -135,7 +136,7 @@ class Receiver:
                     log.exception("receiving stumbled; the provider is told to come later", source=door.source.slug)
                     answer = door.later
             case "GET" | "HEAD":
-                answer = _READY
+                answer = _challenged(door, scope)
             case _:
                 answer = _METHOD
         if answer is not None:
@@ -162,6 +163,8 @@ class Receiver:
             query=scope["query_string"].decode("latin-1"),
             certificates=self._certificates.known,
         )
+        if door.each_is_news:
+            delivery.headers = {**delivery.headers, RECEIVED: str(now_ms)}
         match await self._verdict(door, delivery, now_ms):
             case Refused(reason):
                 handshake = door.provider.handshake(delivery)
@@ -236,6 +239,22 @@ class Receiver:
             for outgoing in mapped.events:
                 for finding in outgoing.sealed.findings:
                     self._metrics.guard_findings.labels(door.source.slug, finding.kind).inc()
+
+
+def _challenged(door: _Door, scope: Scope) -> Answer:
+    """What the provider wants to hear before it sends anything; for all others a plain 200."""
+    delivery = Delivery(
+        body=b"",
+        headers=_headers(scope),
+        url=_url(door, scope),
+        method=scope["method"],
+        query=scope["query_string"].decode("latin-1"),
+    )
+    try:
+        answers = (door.provider.challenge(delivery, secret) for secret in door.secrets)
+        return next((answer for answer in answers if answer is not None), _READY)
+    except Exception:  # noqa: BLE001  strangers choose the query
+        return _READY
 
 
 def _headers(scope: Scope) -> dict[str, str]:

@@ -25,6 +25,7 @@ from relay.contract import Accepted, Delivery, Provider, Refused
 from relay.mapping import map_delivery
 from relay.sealing import SourcePolicy
 from relay.sources import Source
+from relay.specimens import Specimen, specimen
 from relay.store import open_store
 from relay.store.base import Arrival, Mapped, Receipt, Store
 from relay.vault import Vault
@@ -85,9 +86,8 @@ class Life:
     def arrive(self, unsigned: Delivery) -> Arrival:
         """The delivery as the receiver hands it to the store. Raises `RefusedError`."""
         provider, now_ms = self._stage.provider, self._stage.clock.now_ms
-        secret = self.source.secrets[0].get_secret_value()
-        delivery = sign(provider, unsigned, secret, now_ms=now_ms)
-        verdict = provider.verifier.verify(delivery, (secret,), now_ms=now_ms)
+        delivery = sign(provider, unsigned, self._stage.specimen, now_ms=now_ms)
+        verdict = provider.verifier.verify(delivery, (self._stage.specimen.secret,), now_ms=now_ms)
         if not isinstance(verdict, Accepted):
             raise RefusedError(verdict.reason.value if isinstance(verdict, Refused) else f"it needs {verdict.url}")
         mapped = map_delivery(provider, self.source, delivery, received_at_ms=now_ms)
@@ -111,8 +111,12 @@ class Life:
 class Rehearsal:
     """The stage. Make it with `rehearse`."""
 
-    def __init__(self, provider: Provider, source: Source, clock: Clock, store: Store, runner: asyncio.Runner) -> None:
+    def __init__(
+        self, provider: Provider, known: Specimen, source: Source, clock: Clock, store: Store, runner: asyncio.Runner
+    ) -> None:
         self.provider = provider
+        #: The source's secret, and what signs for it.
+        self.specimen = known
         self.source = source
         self.clock = clock
         self._store = store
@@ -185,12 +189,13 @@ def rehearse(
 
     `options` None: all that the provider has. `policy`: fields of `SourcePolicy` that are not to have their defaults.
     """
-    clock, source = Clock(), source_of(provider, secret=secret, options=options, **policy)
+    known = made_up(provider) if secret is None else Specimen(secret, secret)
+    clock, source = Clock(), source_of(provider, secret=known.secret, options=options, **policy)
     with TemporaryDirectory(prefix="relay-rehearsal-") as folder, asyncio.Runner() as runner:
         url = f"sqlite:///{Path(folder) / 'relay.db'}"
         store = runner.run(open_store(url, vault=Vault([b"r" * 32]), clock=clock))
         try:
-            yield Rehearsal(provider, source, clock, store, runner)
+            yield Rehearsal(provider, known, source, clock, store, runner)
         finally:
             runner.run(store.close())
 
@@ -202,7 +207,7 @@ def source_of(
     return Source(
         slug=provider.name,
         provider=provider.name,
-        secrets=(SecretStr(secret or made_up_secret(provider)),),
+        secrets=(SecretStr(secret or made_up(provider).secret),),
         destination="default",
         test_destination="default",
         enabled=frozenset(provider.options if options is None else options),
@@ -214,14 +219,15 @@ def source_of(
     )
 
 
-def made_up_secret(provider: Provider, byte: str = "5e") -> str:
-    """A secret of the provider's shape that can be read as text, as hexadecimal digits and as base64."""
-    return provider.secret.prefix + byte * 32
+def made_up(provider: Provider, number: int = 0) -> Specimen:
+    """A secret of the provider's shape, and what signs for it; another `number` is another secret."""
+    return specimen(provider.verifier, prefix=provider.secret.prefix, number=number)
 
 
-def sign(provider: Provider, delivery: Delivery, secret: str, *, now_ms: int) -> Delivery:
+def sign(provider: Provider, delivery: Delivery, known: Specimen, *, now_ms: int) -> Delivery:
     """The delivery with what proves whose it is."""
-    return provider.verifier.sign(delivery, secret, now_ms=now_ms)
+    certified = replace(delivery, certificates=known.certificates) if known.certificates else delivery
+    return provider.verifier.sign(certified, known.signing, now_ms=now_ms)
 
 
 def arrival_of(source: Source, delivery: Delivery, mapped: Sequence[Mapped], *, now_ms: int) -> Arrival:

@@ -27,6 +27,7 @@ _NUMBER_LENGTH = 14
 _LONGEST_NUMBER = 19
 _RUN_WITH_DIGIT = re.compile(r"[A-Za-z0-9]*[0-9][A-Za-z0-9]*")
 _RUN = re.compile(r"[A-Za-z0-9]+")
+_FORM = re.compile(r"[^\s=&]+=[^\s&]*(&[^\s=&]+=[^\s&]*)*")
 _FRACTION = re.compile(r"T?\d\d:\d\d:\d\d(?:\.(\d+))?")
 _DIGITS, _LOWER, _UPPER = "0123456789", "abcdefghijklmnopqrstuvwxyz", "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _DATE_LENGTH = 10
@@ -66,6 +67,8 @@ class Case:
     #: Whether one of them moves money.
     pays: bool
     is_test: bool
+    #: What the provider's API says about it, by `Ask.key`; None where it is not asked.
+    answers: Mapping[str, Any] | None = None
 
 
 def cases_of(provider: Provider, mappers_dir: Path | None) -> list[Case]:
@@ -114,6 +117,7 @@ def read_case(file: Traversable, provider: Provider) -> Case:
             waits=any(draft.get("waits") for draft in drafts),
             pays=any(draft.get("revenue") for draft in drafts),
             is_test=False,
+            answers=raw.get("answers"),
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         msg = f"{file} is not a case file: {type(error).__name__}: {error}"
@@ -160,14 +164,16 @@ def notification_id(provider: Provider, delivery: Delivery) -> str:
     return next((found.id for found in provider.notifications(delivery)), "")
 
 
-def signed(delivery: Delivery, provider: Provider, secret: str, *, now_ms: int) -> dict[str, str]:
-    """All headers to send it with. Raises `SampleError` where the secret cannot sign."""
+def signed(delivery: Delivery, provider: Provider, secret: str, *, now_ms: int) -> Delivery:
+    """The delivery as it is to be sent: a signature may stand in its headers, its query or its body.
+
+    Raises `SampleError` where the secret cannot sign.
+    """
     try:
-        sent = provider.verifier.sign(delivery, secret, now_ms=now_ms)
+        return provider.verifier.sign(delivery, secret, now_ms=now_ms)
     except Exception as error:
         msg = f"the secret cannot sign for {provider.title}: {error}. {provider.secret.meaning}"
         raise SampleError(msg) from error
-    return dict(sent.headers)
 
 
 def similar(old: str, seed: str) -> str:
@@ -238,8 +244,16 @@ def _delivery(case: Case, swap: Mapping[str, str]) -> Delivery:
     body = _swapped(case.body, swap)
     text = json.dumps(body, indent=2) if case.is_json else body
     headers = {name.lower(): _swapped(value, swap) for name, value in case.headers.items()}
-    kind = "application/json" if case.is_json else "text/plain"
-    return Delivery(body=text.encode(), headers={"content-type": kind, "user-agent": "relay-send", **headers})
+    kind = "application/json" if case.is_json else kind_of(text)
+    known = {"content-type": kind, "user-agent": "relay-send", **headers}
+    return Delivery(body=text.encode(), headers=known, answers=_swapped(case.answers, swap))
+
+
+def kind_of(text: str) -> str:
+    """The content type of a body that is no JSON, by what it looks like."""
+    if text.lstrip().startswith("<"):
+        return "text/xml"
+    return "application/x-www-form-urlencoded" if _FORM.fullmatch(text) else "text/plain"
 
 
 def _swapped(value: Any, swap: Mapping[str, str]) -> Any:

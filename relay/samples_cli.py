@@ -144,20 +144,23 @@ def _post_all(
     from relay.clock import unix_ms
 
     answers: list[dict[str, Any]] = []
+    address, _, query = url.partition("?")
+    public, asked = (source and source.public_url) or address, f"?{query}" if query else ""
     with httpx.Client(trust_env=not terminal.is_here(httpx.URL(url).host)) as http:
         for _ in range(count):
             now_ms = unix_ms()
             try:
                 delivery = samples.fresh(case, id=id, now_ms=now_ms, token=secrets.token_hex(16))
-                delivery = replace(delivery, url=(source and source.public_url) or url)
-                headers = samples.signed(delivery, provider, secret, now_ms=now_ms)
-                answer = http.post(url, content=delivery.body, headers=headers)
+                delivery = replace(delivery, url=public + asked, query=query)
+                sent = samples.signed(delivery, provider, secret, now_ms=now_ms)
+                to = f"{address}?{sent.query}" if sent.query else address
+                answer = http.post(to, content=sent.body, headers=dict(sent.headers))
             except samples.SampleError as error:
                 fail(str(error), code=WRONG)
             except httpx.HTTPError as error:
                 fail(f"No answer from {url}: {error}. Does the relay run there? --to names another address.")
             answers.append({
-                "id": samples.notification_id(provider, delivery),
+                "id": samples.notification_id(provider, sent),
                 "status": answer.status_code,
                 "answer": answer.text,
             })  # fmt: skip

@@ -76,7 +76,10 @@ def _read(path: Path) -> Scenario:
     return Scenario(
         name=path.stem,
         about=raw["about"],
-        deliveries=[delivery_of(each.get("body", each.get("raw")), each.get("headers", {})) for each in raw["life"]],
+        deliveries=[
+            delivery_of(each.get("body", each.get("raw")), each.get("headers", {}), each.get("answers"))
+            for each in raw["life"]
+        ],
         ledger=[entry(*line) for line in raw["ledger"]],
         revenue={currency: Decimal(amount) for currency, amount in raw["revenue"].items()},
         options=raw.get("options", ()),

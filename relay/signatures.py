@@ -18,13 +18,14 @@ from relay.moments import Unit
 from relay.places import Template, form_of
 from relay.schemes import Either, Listed, Pairs, Plain, Signature, Versioned
 from relay.shared_secrets import AndBasic, Basic, Token
-from relay.signed_bodies import AdyenItems, BraintreeForm, braintree_challenge
+from relay.signed_bodies import AdyenItems, BraintreeForm, braintree_answer, braintree_challenge
 from relay.verification import Accepted, Delivery, Reason, Refused, Verdict, Verifier, never_raises, within
 
 __all__ = [
     "adyen_items",
     "basic_auth",
     "bearer",
+    "braintree_answer",
     "braintree_challenge",
     "braintree_form",
     "either",

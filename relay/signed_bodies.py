@@ -15,12 +15,13 @@ from urllib.parse import urlencode
 
 import orjson
 
-from relay.contract import parse_json
+from relay.contract import Answer, parse_json
 from relay.keys import Mac
-from relay.places import form_of
+from relay.places import form_of, reading
 from relay.verification import Accepted, Delivery, Reason, Refused, Verdict, never_raises
 
 _HMAC = Mac(encoding="base64", key="hex")
+_CHALLENGE = reading("query:bt_challenge")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +171,12 @@ def braintree_challenge(challenge: str, secret: str) -> str | None:
     if not private or re.fullmatch(r"[a-f0-9]{20,32}", challenge) is None:
         return None
     return f"{public}|{_braintree(private, challenge.encode())}"
+
+
+def braintree_answer(delivery: Delivery, secret: str) -> Answer | None:
+    """`Provider.challenge` of Braintree: it asks so before it saves a webhook."""
+    answer = braintree_challenge(_CHALLENGE(delivery) or "", secret)
+    return None if answer is None else Answer(body=answer.encode(), content_type="text/plain")
 
 
 def _braintree(private: str, message: bytes) -> str:

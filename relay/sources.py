@@ -106,8 +106,24 @@ def _project_id(value: str) -> str:
     return value
 
 
+#: What a comma in a variable may stand in without separating: `v1,whsec_...` (Supabase) is one secret, and so is
+#: whatever has a backslash before its comma.
+_SECRET = re.compile(r"\s*v1a?,\s*whsec_(?:\\,|[^,])*|(?:\\,|[^,])*")
+
+
+def secrets_in(text: str) -> list[str]:
+    """`"a, b"` as `["a", "b"]`, `"v1,whsec_a, b"` as `["v1,whsec_a", "b"]`."""
+    found, start = [], 0
+    while start <= len(text):
+        part = _SECRET.match(text, start)
+        end = part.end() if part else len(text)
+        found.append(text[start:end].replace("\\,", ",").strip())
+        start = end + 1
+    return found
+
+
 def _secrets(value: object) -> object:
-    found = value.split(",") if isinstance(value, str) else value
+    found = secrets_in(value) if isinstance(value, str) else value
     if not isinstance(found, list) or not found:
         msg = "must be a list with at least one secret"
         raise ValueError(msg)

@@ -1,7 +1,7 @@
-"""What a delivery could have been: without one of its parts, in another currency, of another type.
+"""What a delivery could have been: without one of its parts, in another currency, of another type, tampered.
 
-In: a body as a case has it, JSON or text. Out: bodies that differ in one thing, and the texts in it that name a person.
-Pure; made for the conformance kit.
+In: a body as a case has it, JSON or text, or a signed delivery. Out: those that differ in one thing, and the texts in a
+body that name a person. Pure; made for the conformance kit.
 """
 
 from __future__ import annotations
@@ -9,9 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator
 from copy import copy
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
+
+import orjson
+
+from relay.contract import Delivery
 
 #: Is told in words what is different about a body; says whether it makes a difference.
 Attempt = Callable[[str, Any], bool]
@@ -64,6 +69,67 @@ def _inside(attempt: Attempt, whole: Any, place: Any) -> Attempt:
         return attempt(words, varied)
 
     return on_the_whole
+
+
+# --- what is signed ---------------------------------------------------------------------------------------------------
+
+#: How many places of a body are tampered.
+_PLACES = 12
+
+
+def tampered(sent: Delivery, resign: Callable[[Delivery], Delivery]) -> Iterator[tuple[str, Delivery]]:
+    """The signed delivery with one thing changed in its body, its query or its headers: only where that is signed.
+
+    `resign` makes a signature anew. What it leaves as it was after a change is not signed by the provider's scheme.
+    """
+    is_repeatable = _looks(resign(sent)) == _looks(sent)
+    for words, changed in _changes(sent):
+        try:
+            is_signed = _looks(resign(changed)) != _looks(changed)
+        except ValueError:  # what is signed can no longer be read
+            is_signed = True
+        if is_signed and (is_repeatable or changed.body != sent.body):
+            yield words, changed
+
+
+def _changes(sent: Delivery) -> Iterator[tuple[str, Delivery]]:
+    size = len(sent.body)
+    for place in sorted({place * (size - 1) // (_PLACES - 1) for place in range(_PLACES)}) if size else ():
+        yield f"byte {place} of its body changed", replace(sent, body=_flipped(sent.body, place))
+    for place, character in enumerate(sent.query):
+        if character not in "&=":
+            query = _flipped(sent.query.encode(), place).decode("latin-1")
+            yield f"character {place} of its query changed", _asking(sent, query)
+    if sent.query:
+        yield "no query", _asking(sent, "")
+    if sent.url:
+        yield "another URL", replace(sent, url=sent.url.replace("relay", "other"))
+    for name, value in sent.headers.items():
+        others = {other: text for other, text in sent.headers.items() if other != name}
+        yield f"no header {name}", replace(sent, headers=others)
+        for place in sorted({0, len(value) // 2, len(value) - 1}) if value else ():
+            text = _flipped(value.encode("latin-1", "replace"), place).decode("latin-1")
+            yield f"character {place} of the header {name} changed", replace(sent, headers={**others, name: text})
+
+
+def _flipped(raw: bytes, place: int) -> bytes:
+    return raw[:place] + bytes([raw[place] ^ 1]) + raw[place + 1 :]
+
+
+def _asking(sent: Delivery, query: str) -> Delivery:
+    base = sent.url.partition("?")[0]
+    return replace(sent, query=query, url=f"{base}?{query}" if query else base)
+
+
+def _looks(delivery: Delivery) -> tuple[Any, ...]:
+    """What a reader makes of it: of JSON and of forms not the notation."""
+    try:
+        body: Any = orjson.loads(delivery.body)
+    except orjson.JSONDecodeError:
+        text = delivery.body.decode("latin-1")
+        body = parse_qsl(text, keep_blank_values=True) if _is_form(text) else delivery.body
+    url = delivery.url.partition("?")[0]
+    return body, parse_qsl(delivery.query, keep_blank_values=True), url, dict(delivery.headers)
 
 
 def replaced(body: Any, change: Callable[[str], str | None]) -> Any:

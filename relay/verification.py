@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import wraps
-from typing import ParamSpec, Protocol
+from typing import Any, ParamSpec, Protocol
 
 P = ParamSpec("P")
 
@@ -29,6 +29,8 @@ class Delivery:
     query: str = ""
     #: The certificates that the relay has fetched so far, PEM by URL, for providers that sign with one.
     certificates: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    #: What the provider's API has said about it (see `relay.asking`), by `Ask.key`; None: it was not asked.
+    answers: Mapping[str, Any] | None = field(default=None, repr=False)
 
 
 class Reason(StrEnum):

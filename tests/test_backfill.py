@@ -346,7 +346,7 @@ def test_the_key_tells_whether_its_books_are_those_of_the_test_mode() -> None:
 
 
 def test_the_books_count_decimals_as_the_mapper_does() -> None:
-    from mappers._stripe_objects import DECIMALS as OF_THE_MAPPER  # noqa: PLC0415  only to compare
+    from mappers._stripe_values import DECIMALS as OF_THE_MAPPER  # noqa: PLC0415  only to compare
 
     assert OF_THE_MAPPER == DECIMALS
 

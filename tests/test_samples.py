@@ -14,6 +14,7 @@ import pytest
 from relay.contract import Accepted, Delivery, Draft, Provider
 from relay.registry import load_providers
 from relay.samples import Case, Fresh, SampleError, cases_of, choose, fresh, notification_id, signed, similar
+from relay.specimens import specimen
 from tests import acme
 from tests.commands import CAPTURED, mount_acme
 from tests.things import NOON
@@ -196,11 +197,11 @@ def test_a_mounted_mapper_brings_its_samples(tmp_path: Path) -> None:
 
 @every_sample
 def test_every_sample_is_accepted_as_the_providers(provider: Provider, case: Case) -> None:
-    secret = f"{provider.secret.prefix}c2VjcmV0LW9mLXRoZS10ZXN0cw=="
-    delivery = fresh(case, id=None, now_ms=NOON, token="t")
-    headers = signed(delivery, provider, secret, now_ms=NOON)
+    known = specimen(provider.verifier, prefix=provider.secret.prefix)
+    delivery = replace(fresh(case, id=None, now_ms=NOON, token="t"), certificates=known.certificates)
+    sent = signed(delivery, provider, known.signing, now_ms=NOON)
 
-    assert Accepted(0) == provider.verifier.verify(replace(delivery, headers=headers), [secret], now_ms=NOON)
+    assert Accepted(0) == provider.verifier.verify(sent, [known.secret], now_ms=NOON)
 
 
 @every_sample

@@ -124,6 +124,31 @@ def test_a_secret_switches_on_the_source_of_its_provider() -> None:
     assert (SecretStr("whsec_one"),) == source.secrets
 
 
+@pytest.mark.parametrize(
+    "text, secrets",
+    [
+        ("v1,whsec_a", ["v1,whsec_a"]),
+        ("v1,whsec_new,v1,whsec_old", ["v1,whsec_new", "v1,whsec_old"]),
+        (" v1,whsec_new , whsec_old", ["v1,whsec_new", "whsec_old"]),
+        ("whsec_new,v1,whsec_old", ["whsec_new", "v1,whsec_old"]),
+        ("v1,v2", ["v1", "v2"]),
+        (r"pass\,word", ["pass,word"]),
+        (r"user:pass\,word,user:old", ["user:pass,word", "user:old"]),
+        (r"ends\,", ["ends,"]),
+        (r"back\slash", [r"back\slash"]),
+    ],
+)
+def test_a_comma_may_be_a_part_of_a_secret(text: str, secrets: list[str]) -> None:
+    (source,) = loaded({"RELAY_ACME_SECRET": text}).sources.values()
+
+    assert secrets == [secret.get_secret_value() for secret in source.secrets]
+
+
+@pytest.mark.parametrize("text", ["a,", ",a", "a,,b", "v1,whsec_a,", ","])
+def test_nothing_between_two_commas_is_no_secret(text: str) -> None:
+    assert any("must not be empty" in problem for problem in refused({"RELAY_ACME_SECRET": text}))
+
+
 def test_several_secrets_are_separated_by_commas() -> None:
     source = loaded({"RELAY_ACME_SECRET": "whsec_new, whsec_old"}).sources["acme"]
 

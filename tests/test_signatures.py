@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from relay.contract import Accepted, Delivery, NeedsCertificate, Reason, Refused
+from relay.variations import tampered
 from tests.subjects import DAY_S, NOW, SUBJECTS, Subject
 
 each = pytest.mark.parametrize("subject", SUBJECTS.values(), ids=SUBJECTS)
@@ -80,6 +81,15 @@ def test_a_tampered_delivery_is_refused(subject: Subject) -> None:
 
     assert tampered != subject.signed()
     assert subject.verify(tampered) in MISMATCHES
+
+
+@each
+def test_whatever_of_a_delivery_is_signed_it_cannot_be_changed(subject: Subject) -> None:
+    signing = subject.specimen().signing
+    changes = list(tampered(subject.signed(), lambda delivery: subject.verifier.sign(delivery, signing, now_ms=NOW)))
+
+    assert changes
+    assert [] == [words for words, changed in changes if isinstance(subject.verify(changed), Accepted)]
 
 
 @each

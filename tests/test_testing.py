@@ -28,13 +28,14 @@ from relay.contract import (
     Provider,
     SecretShape,
     Verdict,
+    Verifier,
     conversion,
     field,
 )
 from relay.money import from_minor
 from relay.rehearsal import rehearse
 from relay.scenarios import TELLINGS, Scenario, check_scenario, read_scenarios, stage_for
-from relay.signatures import hmac_sha256
+from relay.signatures import field_token, hmac_sha256, query_token
 from relay.testing import PROMISES, Promise
 
 NUMBERS = itertools.count()
@@ -129,8 +130,11 @@ class Gullible:
         del secret
         return None
 
+    def __init__(self, signer: Verifier | None = None) -> None:
+        self.signer = signer or hmac_sha256(header="X-Acme-Signature")
+
     def sign(self, delivery: Delivery, secret: str, *, now_ms: int) -> Delivery:
-        return hmac_sha256(header="X-Acme-Signature").sign(delivery, secret, now_ms=now_ms)
+        return self.signer.sign(delivery, secret, now_ms=now_ms)
 
 
 class Eager(dict[str, Mapper]):
@@ -200,6 +204,14 @@ BREAKING: list[tuple[Promise, Callable[[], Provider], str]] = [
     (testing.each_mapped_type_has_a_case, with_a_type_more, "payment.refunded has no case"),
     (testing.each_case_becomes_what_it_says, lambda: make(another_property), "drafts.0.properties.order is 'pay_1'"),
     (testing.a_signature_is_asked_for, lambda: make(verifier=Gullible()), "accepted with another secret"),
+    (testing.a_signature_is_asked_for, lambda: make(verifier=Gullible()), "accepted with byte 0 of its body changed"),
+    (testing.a_signature_is_asked_for, lambda: make(verifier=Gullible()), "accepted with no header x-acme-signature"),
+    (testing.a_signature_is_asked_for, lambda: make(verifier=Gullible(query_token("token"))),
+     "accepted with character 6 of its query changed"),
+    (testing.a_signature_is_asked_for, lambda: make(verifier=Gullible(field_token("json:token"))),
+     "of its body changed"),
+    (testing.a_signature_is_asked_for,
+     lambda: make(verifier=Gullible(hmac_sha256(header="X-Acme", message="{url}{body}"))), "accepted with another URL"),
     (testing.an_event_has_one_id_for_ever, lambda: make(random_keys), "something else the second time"),
     (testing.an_event_has_one_id_for_ever, lambda: make(one_key_for_two), "the same first once key"),
     (testing.any_order_counts_the_same, lambda: make(one_key_for_all), "instead of"),
