@@ -33,6 +33,7 @@ from bench.load import Load, load
 from bench.process import Child
 from bench.sink import Arrived
 from relay import __version__
+from relay.store.inbox import inbox_path
 
 P99_TARGET_MS = 60
 #: A break between two measurements, for what still happens behind the last one.
@@ -125,6 +126,7 @@ def accepting(relay: Child, database: Path) -> Subject:
         before = relay.cpu_s()
         done = load(relay.port, seconds=seconds, first=first)
         cpu_s = relay.cpu_s() - before
+        _until_mapped(database)
         numbers = frozenset(range(first, first + done.sent))
         kept = (event for event in outbox(database) if number_of(event) in numbers)
         return measured(relay, done, cpu_s, arrived=sink.compare(done.acknowledged, kept))
@@ -146,6 +148,14 @@ def delivering(relay: Child, sandbox: httpx.Client) -> Subject:
         return measured(relay, done, cpu_s, until_s=until_s, arrived=arrived)
 
     return Subject(name="delivered", target=0.55, run=run)
+
+
+def _until_mapped(database: Path) -> None:
+    """Wait until the inbox is empty."""
+    until_s = time.monotonic() + _PATIENCE_S
+    with contextlib.closing(sqlite3.connect(f"file:{inbox_path(database)}?mode=ro", uri=True)) as connection:
+        while connection.execute("SELECT 1 FROM inbox LIMIT 1").fetchone() and time.monotonic() < until_s:
+            time.sleep(0.02)
 
 
 def outbox(database: Path) -> Iterator[dict[str, Any]]:

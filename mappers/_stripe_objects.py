@@ -195,7 +195,7 @@ def may_have_session(invoice: Json, subscription: Any) -> bool:
 
 
 def after_trial(draft: dict[str, Any], invoice: Json, subscription: str) -> dict[str, Any]:
-    """It waits for its session and for the word whether a trial ended where its period begins, which it then converts."""
+    """It waits for its session and for the word whether a trial ended where its period begins: then it converts it."""
     trial = f"trial:{subscription}"
     return {
         "joins": (trial, f"{trial}:{began(invoice)}", *draft["joins"]),

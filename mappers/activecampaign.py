@@ -192,7 +192,8 @@ def deal(n: Notification) -> Iterator[Draft]:
         return
     if body.get("deal[status]") == WON:
         money: dict[str, Any] = {"revenue": amount, "currency": currency} if amount else {}
-        yield conversion("deal_won", once=f"deal_won:{deal_id}", properties=properties, **money, **about)
+        won = {"order_id": deal_id, **properties}
+        yield conversion("deal_won", once=f"deal_won:{deal_id}", properties=won, **money, **about)
     if body.get("deal[status]") == LOST:
-        once = f"deal_lost:{deal_id}:{at_ms}"
+        once = f"deal_lost:{deal_id}"
         yield event("deal_lost", once=once, properties={**properties, **worth}, **about)

@@ -91,8 +91,10 @@ def _money(o: Json) -> tuple[Any, str]:
 
 def _unmoved(o: Json) -> dict[str, Any]:
     """Money that is no revenue: properties."""
+    if not (o.get("amount") or {}).get("value"):
+        return {}
     amount, currency = _money(o)
-    return {"amount": amount, "currency": currency} if amount else {}
+    return {"amount": amount, "currency": currency}
 
 
 def _payment(o: Json) -> str:

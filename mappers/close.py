@@ -77,6 +77,14 @@ def _event(n: Notification) -> Json:
     return found
 
 
+def _object_id(n: Notification) -> str:
+    found = _event(n).get("object_id") or _data(n).get("id")
+    if not found:
+        msg = "the event does not say what it is about"
+        raise UnmappableError(msg)
+    return str(found)
+
+
 def _data(n: Notification) -> Json:
     """The whole object; null for readers who may not see it any more."""
     return _event(n).get("data") or {}
@@ -144,7 +152,7 @@ def _who(n: Notification, o: Json) -> dict[str, Any]:
 @provider.on("lead.created", "lead.updated")
 def lead(n: Notification) -> Iterator[Draft | Learned]:
     """A lead is a company or a person, with contacts. The first with an address stands for it."""
-    o, lead_id = _data(n), str(_event(n)["object_id"])
+    o, lead_id = _data(n), _object_id(n)
     contacts = [contact for contact in o.get("contacts") or () if contact.get("id")]
     for contact in contacts:
         yield _contact(contact)
@@ -170,7 +178,7 @@ def _contact(contact: Json) -> Learned:
 @provider.on("contact.created", "contact.updated")
 def contact(n: Notification) -> Iterator[Learned]:
     """Who stands behind the id, and behind the lead, where nobody did yet."""
-    o = {**_data(n), "id": _event(n)["object_id"]}
+    o = {**_data(n), "id": _object_id(n)}
     yield _contact(o)
     lead_id = o.get("lead_id") or _event(n).get("lead_id")
     if lead_id and _email(o):
@@ -186,7 +194,7 @@ INTERVALS = {"monthly": "month", "annual": "year"}
 @provider.on("opportunity.created", "opportunity.updated")
 def opportunity(n: Notification) -> Iterator[Draft]:
     """New, moved, won or lost; one that is opened and won again was won once."""
-    o, deal_id, is_new = _data(n), str(_event(n)["object_id"]), n.type == "opportunity.created"
+    o, deal_id, is_new = _data(n), _object_id(n), n.type == "opportunity.created"
     if not o:
         msg = "the event has no data: the webhook's user may not see it"
         raise UnmappableError(msg)

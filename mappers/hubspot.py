@@ -151,7 +151,7 @@ def _ms(moment: Any) -> int:
 def _object_id(body: Json) -> str:
     found = body.get("objectId") or body.get("vid") or _properties(body).get("hs_object_id")
     if not found:
-        msg = "the object has no id: add its Record ID (hs_object_id) to the fields that the workflow sends"
+        msg = "the object has no id: a workflow that sends chosen fields needs the Record ID (hs_object_id) among them"
         raise UnmappableError(msg)
     return str(found)
 
@@ -214,7 +214,7 @@ def _learned(contact_id: str, known: Json) -> Learned:
 
 @provider.on("contact.creation")
 def contact_created(n: Notification) -> Iterator[Draft | Learned]:
-    contact_id = str(n.body["objectId"])
+    contact_id = _object_id(n.body)
     known = _known(n, contact_id, n.body.get("beside") or {})
     yield _learned(contact_id, known)
     properties = {"contact_id": contact_id, "change_source": n.body.get("changeSource")}
@@ -225,8 +225,8 @@ def contact_created(n: Notification) -> Iterator[Draft | Learned]:
 @provider.on("contact.propertyChange")
 def contact_changed(n: Notification) -> Iterator[Draft | Learned]:
     """Its address and its stage; other properties are learned for what is allow-listed of them."""
-    contact_id, told = str(n.body["objectId"]), n.body.get("beside") or {}
-    if n.body["propertyName"] != "lifecyclestage" or not n.body.get("propertyValue"):
+    contact_id, told = _object_id(n.body), n.body.get("beside") or {}
+    if n.body.get("propertyName") != "lifecyclestage" or not n.body.get("propertyValue"):
         yield _learned(contact_id, told)
         return
     known = _known(n, contact_id, told)
@@ -331,14 +331,14 @@ def _told(n: Notification, deal_id: str, deal: Json, *, state: str | None, at_ms
 
 @provider.on("deal.creation")
 def deal_created(n: Notification) -> Iterator[Draft]:
-    deal_id, told = str(n.body["objectId"]), n.body.get("beside") or {}
+    deal_id, told = _object_id(n.body), n.body.get("beside") or {}
     yield _told(n, deal_id, told, state="created", at_ms=n.body["occurredAt"], asked=n.look_up(DEAL, deal_id))
 
 
 @provider.on("deal.propertyChange")
 def deal_changed(n: Notification) -> Iterator[Draft]:
     """Its stage, by name where it is one of HubSpot's own, or `hs_is_closed_won`, which holds for every pipeline."""
-    deal_id, name, value = str(n.body["objectId"]), n.body["propertyName"], n.body.get("propertyValue")
+    deal_id, name, value = _object_id(n.body), n.body.get("propertyName"), n.body.get("propertyValue")
     if name not in ("dealstage", "hs_is_closed_won", "hs_is_closed_lost") or not value:
         return
     deal = {**(n.body.get("beside") or {}), name: value}

@@ -2,7 +2,7 @@
 
 In: webhooks of both generations. Money is told by captures and by sales (of subscriptions and of the v1 API), never by
 orders, approvals or invoices. Neither says who paid: that stands in the order or the subscription, for which they wait.
-`began:<subscription>:<date>` is known where a first payment is due on that date, with what such a payment is.
+`began:<subscription>:<date>` is known where a first payment is due on that date, `trial:<subscription>` after a trial.
 """
 
 from __future__ import annotations
@@ -180,17 +180,17 @@ def _tax(o: Json) -> Decimal | None:
 
 @provider.on("PAYMENT.CAPTURE.COMPLETED", "PAYMENT.SALE.COMPLETED")
 def sale(n: Notification) -> Iterator[Draft | Learned]:
-    """Of a subscription's payments the one on the day on which it began is its first."""
+    """Of a subscription's payments the one on the day on which it began is its first; the next may convert a trial."""
     o = n.body["resource"]
     subscription, (amount, currency) = o.get("billing_agreement_id"), _money(o["amount"])
     draft, at = _about(o, o["id"], {"order_id": o["id"]}), _at(o.get("create_time"), n.body.get("create_time"))
     yield Learned(keys=draft["joins"], metadata=draft["metadata"], same=True)
     if subscription:
         days = (at, at - timedelta(days=1))  # it may have been due before midnight
-        draft["joins"] += _keys(*(("began", f"{subscription}:{day:%Y-%m-%d}") for day in days))
+        draft["joins"] += _keys(*(("began", f"{subscription}:{day:%Y-%m-%d}") for day in days), ("trial", subscription))
         draft["variants"] = {
-            "trial": Variant(name="trial_converted", once=f"trial_converted:{subscription}"),
             "new": Variant(name="subscription_started", once=f"subscription_started:{subscription}"),
+            "trial": Variant(name="trial_converted", once=f"trial_converted:{subscription}"),
         }
     if amount:
         money = {"revenue": amount, "currency": currency, "tax": _tax(o)}
@@ -283,9 +283,12 @@ def _subscription(n: Notification, properties: Json) -> dict[str, Any]:
 
 
 def _learned(n: Notification) -> Iterator[Learned]:
-    """Who it is, and on which days a payment is the first one: at its start, and after its trial."""
+    """Who it is, on which days a payment is the first one, and whether it begins with a trial.
+
+    The time of the next payment is none to go by: at the beginning of a trial it may be that of the beginning.
+    """
     o, draft = n.body["resource"], _subscription(n, {})
-    person, billing = draft["person"], o.get("billing_info") or {}
+    person = draft["person"]
     if person.email or person.customer_id or o.get("custom_id"):
         yield Learned(keys=draft["joins"], person=person, metadata=draft["metadata"])
     is_active = n.type == "BILLING.SUBSCRIPTION.ACTIVATED"
@@ -293,8 +296,8 @@ def _learned(n: Notification) -> Iterator[Learned]:
     days = dict.fromkeys(f"{o['id']}:{_at(start):%Y-%m-%d}" for start in starts if start)
     if days and not _began(o):
         yield Learned(keys=_keys(*(("began", day) for day in days)), marks=("new",))
-    if _is_trial(o) and (due := billing.get("next_billing_time")):
-        yield Learned(keys=(f"began:{o['id']}:{_at(due):%Y-%m-%d}",), marks=("trial",))
+    if _is_trial(o):
+        yield Learned(keys=(f"trial:{o['id']}",), marks=("trial",))
 
 
 def _cycles(o: Json, kind: str) -> list[Json]:

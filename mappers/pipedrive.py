@@ -20,6 +20,7 @@ from relay.contract import (
     Person,
     Provider,
     SecretShape,
+    UnmappableError,
     composed,
     conversion,
     event,
@@ -79,7 +80,7 @@ stage task user
 _ACTIONS = "create change delete added updated deleted merged"
 provider.ignores(
     *(f"{action}.{entity}" for entity in _OTHERS.split() for action in _ACTIONS.split()),
-    *("change.lead", "delete.lead", "delete.person", "deleted.person", "delete.deal", "deleted.deal", "merged.deal"),
+    *("change.lead", "delete.lead", "deleted.person", "delete.deal", "deleted.deal", "merged.deal"),
 )
 
 
@@ -87,7 +88,11 @@ provider.ignores(
 
 
 def _now(n: Notification) -> Json:
-    found: Json = n.body.get("data") or n.body["current"]
+    """The object. Raises `UnmappableError` where it has no id."""
+    found: Json = n.body.get("data") or n.body.get("current") or {}
+    if not found.get("id"):
+        msg = "the object has no id"
+        raise UnmappableError(msg)
     return found
 
 
@@ -97,10 +102,14 @@ def _changed(n: Notification, name: str) -> bool:
     return name in before and before[name] != _now(n).get(name)
 
 
+#: No time in seconds is beyond this, and no time in milliseconds before it.
+IN_SECONDS = 100_000_000_000
+
+
 def _ms(moment: Any) -> int:
-    """`2026-11-20T10:15:30.123Z`, `2026-11-20 10:15:30` in UTC, or seconds since 1970."""
+    """`2026-11-20T10:15:30.123Z`, `2026-11-20 10:15:30` in UTC, or seconds or milliseconds since 1970."""
     if isinstance(moment, (int, float)):
-        return int(moment * 1000)
+        return int(moment if moment > IN_SECONDS else moment * 1000)
     at = datetime.fromisoformat(moment)
     return (at.replace(tzinfo=at.tzinfo or UTC) - EPOCH) // timedelta(milliseconds=1)
 
@@ -150,6 +159,14 @@ def person(n: Notification) -> Iterator[Draft | Learned]:
     if n.type in ("create.person", "added.person"):
         at_ms = _ms(o["add_time"]) if o.get("add_time") else _said_ms(n)
         yield conversion("lead_created", once=f"lead:person:{o['id']}", at_ms=at_ms, properties=_about(n), **who)
+
+
+@provider.on("delete.person")
+def deleted(n: Notification) -> Iterator[Learned]:
+    """Where it was merged into another, they are one from now on."""
+    merged_to = n.body["meta"].get("merged_to_id")
+    if merged_to:
+        yield Learned(keys=(f"person:{n.body['meta']['entity_id']}", f"person:{merged_to}"), same=True)
 
 
 def _who(n: Notification) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Square. https://developer.squareup.com/docs/webhooks/overview (API 2026-10, read 2026-11-23).
+"""Square. https://developer.squareup.com/docs/webhooks/overview (API 2026-09-16, read 2026-11-23).
 
 In: payments, refunds, disputes, invoices, subscriptions and customers, as they stand after each change. A sale is told
 by its payment, once it is completed; invoices say whose it is, and whether a subscription made it. `order:x` is known
@@ -117,7 +117,7 @@ def payment(n: Notification) -> Iterator[Draft | Learned]:
     if person.email or person.customer_id:
         yield Learned(keys=_keys(("payment", o["id"]), ("customer", person.customer_id)), person=person)
     if status == "COMPLETED":
-        money, tip = o["total_money"], o.get("tip_money") or {}
+        money, tip = o.get("total_money") or o["amount_money"], o.get("tip_money") or {}
         revenue, key = from_minor(money["amount"], money["currency"]), f"payment:{o['id']}"
         if tip.get("amount"):
             draft["properties"]["tip"] = from_minor(tip["amount"], tip["currency"])

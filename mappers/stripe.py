@@ -289,7 +289,9 @@ def _told(n: Notification, name: str, draft: dict[str, Any], properties: Json) -
 
 
 def _learned(n: Notification, draft: dict[str, Any]) -> Iterator[Learned]:
-    trial, paid_from = f"trial:{named(_object(n))}", converted_at(_object(n), is_resumed=n.type.endswith(".resumed"))
+    was = dig(n.body, ("data", "previous_attributes", "status"))
+    is_resumed = n.type.endswith(".resumed") or was == "paused"
+    trial, paid_from = f"trial:{named(_object(n))}", converted_at(_object(n), is_resumed=is_resumed)
     yield Learned(keys=draft["joins"][1:], person=draft["person"], metadata=draft["metadata"])
     yield Learned(keys=(trial,))
     if paid_from:

@@ -116,7 +116,10 @@ def _worth(n: Notification) -> dict[str, Any]:
     """Organisations with one currency have no field for it: they name it in the notify URL, which Zoho repeats."""
     amount = _values(n).get("Amount")
     currency = _values(n).get("Currency") or (n.body.get("query_params") or {}).get("currency")
-    return {"amount": from_major(amount), "currency": currency} if amount and currency else {}
+    if not amount:
+        return {}
+    worth = from_major(amount)
+    return {"amount": worth, "currency": currency} if currency else {"amount_in_home_currency": worth}
 
 
 @provider.on("Deals.insert", "Deals.update")
@@ -127,10 +130,16 @@ def deal(n: Notification) -> Iterator[Draft]:
         yield event("deal_created", once=f"deal_created:{deal_id}", properties={**properties, **worth}, **about)
     ends = " ".join(str(stage or "").lower().replace("-", " ").split()[:2])
     if ends == "closed won":
-        money = {"revenue": worth["amount"], "currency": worth["currency"]} if worth else {}
-        yield conversion("deal_won", once=f"deal_won:{deal_id}", properties=properties, **money, **about)
+        money = {"revenue": worth.pop("amount"), "currency": worth.pop("currency")} if "amount" in worth else {}
+        yield conversion(
+            "deal_won",
+            once=f"deal_won:{deal_id}",
+            properties={"order_id": deal_id, **properties, **worth},
+            **money,
+            **about,
+        )
     elif ends == "closed lost":
-        once = f"deal_lost:{deal_id}:{_at_ms(n)}"
+        once = f"deal_lost:{deal_id}"
         yield event("deal_lost", once=once, properties={**properties, **worth}, **about)
     elif stage and n.body["operation"] == "update":
         once = f"deal_stage:{deal_id}:{stage}:{_at_ms(n)}"

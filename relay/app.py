@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import gc
@@ -34,6 +35,7 @@ from relay.sources import Destination
 from relay.store import key_path, open_store, sqlite_path
 from relay.store.base import Store, StoreUnavailableError
 from relay.store.schema import Outcome
+from relay.unfolding import Unfolding
 from relay.vault import Vault, key_file
 
 log = structlog.get_logger("relay")
@@ -144,9 +146,18 @@ async def opened(
         await store.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What goes on behind receiving."""
+
+    unfolding: Unfolding
+    forwarding: Forwarding
+    keeper: Keeper
+
+
 @contextlib.asynccontextmanager
-async def forwarding(parts: Parts) -> AsyncIterator[tuple[Forwarding, Keeper]]:
-    """Forward and keep house while the block runs. No other process does so with this store."""
+async def working(parts: Parts) -> AsyncIterator[Work]:
+    """Map, forward and keep house while the block runs. No other process does so with this store."""
     settings, store, metrics, clock = parts.settings, parts.store, parts.metrics, parts.clock
     async with contextlib.AsyncExitStack() as stack:
         owner = secrets.token_hex(8)
@@ -165,22 +176,38 @@ async def forwarding(parts: Parts) -> AsyncIterator[tuple[Forwarding, Keeper]]:
         await _map_parked(store, settings, parts.providers)
         going.start()
         stack.push_async_callback(going.stop, within_s=settings.shutdown_s)
+        unfolding = Unfolding(
+            store=store, sources=settings.sources, providers=parts.providers, metrics=metrics, wake=going.wake,
+            keep_bodies=settings.retain_bodies_days > 0,
+        )  # fmt: skip
+        await stack.enter_async_context(_until_empty(unfolding, within_s=settings.shutdown_s))
         await stack.enter_async_context(beside(keeper.run()))
         await stack.enter_async_context(
             asking(list(settings.sources.values()), parts.providers, store=store, metrics=metrics, clock=clock,
                    wake=going.wake, random=random)
         )  # fmt: skip
-        yield going, keeper
+        yield Work(unfolding=unfolding, forwarding=going, keeper=keeper)
 
 
-def make_receiver(parts: Parts, wake: Callable[[str], None]) -> Receiver:
-    """The hot path. `wake` is told which destination has something new to send."""
+@contextlib.asynccontextmanager
+async def _until_empty(unfolding: Unfolding, *, within_s: float) -> AsyncIterator[None]:
+    """Map while the block runs, and afterwards what is left in the inbox, as far as there is time."""
+    task = asyncio.create_task(unfolding.run(), name="unfolding")
+    try:
+        yield
+    finally:
+        unfolding.stop()
+        with contextlib.suppress(TimeoutError, asyncio.CancelledError):
+            await asyncio.wait_for(task, within_s)
+
+
+def make_receiver(parts: Parts, wake: Callable[[], None]) -> Receiver:
+    """The hot path. `wake` is called when something new is in the inbox."""
     settings = parts.settings
     return Receiver(
         sources=settings.sources, providers=parts.providers, store=parts.store, metrics=parts.metrics,
         clock=parts.clock, wake=wake, certificates=parts.certificates,
-        limits=Limits(max_waiting=settings.max_waiting, trouble=parts.disk.trouble,
-                      keep_bodies=settings.retain_bodies_days > 0),
+        limits=Limits(max_waiting=settings.max_waiting, trouble=parts.disk.trouble),
     )  # fmt: skip
 
 
@@ -193,8 +220,9 @@ def create_app(settings: Settings, providers: Mapping[str, Provider], *, clock: 
         with alone(sqlite_path(settings.database_url.get_secret_value())):
             async with opened(settings, providers, metrics=metrics, clock=clock) as parts:
                 app.state.parts, app.state.store = parts, parts.store
-                async with forwarding(parts) as (going, app.state.keeper):
-                    app.receiver = make_receiver(parts, going.wake)
+                async with working(parts) as work:
+                    app.state.work, app.state.keeper = work, work.keeper
+                    app.receiver = make_receiver(parts, work.unfolding.wake)
                     calm_the_collector()
                     log.info("ready", sources=sorted(settings.sources), destinations=sorted(settings.destinations))
                     yield
@@ -208,10 +236,10 @@ def create_receiving_app(
     *,
     metrics: Metrics,
     node: int,
-    wake: Callable[[str], None],
+    wake: Callable[[], None],
     clock: Clock = unix_ms,
 ) -> RelayApp:
-    """The same for one of several processes that receive, beside another one that forwards and keeps house."""
+    """The same for one of several processes that receive, beside another one that does the rest."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app: RelayApp) -> AsyncIterator[None]:

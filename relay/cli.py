@@ -89,7 +89,7 @@ def serve(
     try:
         if is_demo:
             terminal.run(demonstration.show(settings, providers, out=out, command=own_name()))
-        elif settings.workers > 1:
+        elif settings.workers:
             from relay import workers
 
             workers.serve_until_signal(settings, providers, started=_say_where)

@@ -24,12 +24,12 @@ from relay.contract import Provider
 from relay.openanalytics import Check, Finding as Answer, OpenAnalytics
 from relay.settings import Settings
 from relay.sources import Destination, Source
-from relay.store import key_path, migrations, sqlite_path
+from relay.store import asks, key_path, migrations, sqlite_path
 from relay.store.desk import Desk
 from relay.store.schema import deliveries
 from relay.store.sqlite import open_engine
 from relay.terminal import base_url, instant, is_here
-from relay.variables import secret_variable
+from relay.variables import api_key_variable, secret_variable
 from relay.vault import Vault, VaultError, key_file
 
 Clock = Callable[[], int]
@@ -102,6 +102,7 @@ def _sources(settings: Settings, providers: Mapping[str, Provider]) -> Iterator[
         yield warning("sources", "none is switched on, so no webhook is taken", f"Set the secret of one: {known}.")
     for source in settings.sources.values():
         yield _source(source, providers[source.provider])
+        yield from _asking(source, providers[source.provider])
 
 
 def _source(source: Source, provider: Provider) -> Finding:
@@ -119,6 +120,18 @@ def _source(source: Source, provider: Provider) -> Finding:
     count = f"{len(source.secrets)} secrets" if len(source.secrets) > 1 else "1 secret"
     test = "dropped" if source.test_destination is None else f"sent to {source.test_destination}"
     return ok(subject, f"{count}, events go to {source.destination}, those of test mode are {test}")
+
+
+def _asking(source: Source, provider: Provider) -> Iterator[Finding]:
+    """Whether the provider can be asked for what its notifications leave out."""
+    if provider.api is not None and provider.api.base and source.api_key is None:
+        name = api_key_variable(provider.name)
+        yield warning(
+            f"source {source.slug}",
+            f"{provider.title} leaves out what only its API tells, and there is no key to ask with: what cannot be "
+            "mapped without is kept",
+            f"Set {name} (or api_key of the source in relay.toml).",
+        )
 
 
 # --- store ------------------------------------------------------------------------------------------------------------
@@ -157,6 +170,7 @@ def _store(settings: Settings) -> Iterator[Finding]:
             yield ok("store", "its tables are those of this version")
             yield _bodies(connection, settings)
             yield from _outbox(connection, settings)
+            yield from _to_do(connection)
     except (OSError, SQLAlchemyError) as error:
         yield problem("store", f"{path} cannot be read: {getattr(error, 'orig', None) or error}", "See that it can.")
     finally:
@@ -221,6 +235,15 @@ def _bodies(connection: Connection, settings: Settings) -> Finding:
     if not settings.encryption_keys and path.stat().st_mode & _NOT_FOR_OTHERS:
         return warning(subject, f"the key file {path} is readable for others", f"chmod 600 {path}")
     return ok(subject, "no body is kept yet" if newest is None else "the key opens the newest body at rest")
+
+
+def _to_do(connection: Connection) -> Iterator[Finding]:
+    for source, number in asks.waiting(connection).items():
+        yield warning(
+            f"source {source}",
+            f"{number} notifications wait until the provider's API can be asked about them",
+            "Is its API key set, and right? The log of relay serve says what the API answers.",
+        )
 
 
 def _outbox(connection: Connection, settings: Settings) -> Iterator[Finding]:

@@ -11,23 +11,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-#: Nodes below this one are given by number, the others drawn.
+#: Nodes below this are given by number, the others drawn.
 GIVEN_NODES = 32
+#: Of the given as of the drawn ones the second half is for `beside`.
+_BESIDE = 16
 
-_NODES = 64
 _COUNT_BITS = 15
 _LOW_BITS = 21
 _LAST = (1 << _COUNT_BITS) - 1
 
 
 class RowIds:
-    """A generator of row ids. Not thread-safe: each writer thread owns one. `node` is below `GIVEN_NODES`, or drawn."""
+    """A generator of row ids. Not thread-safe: each writer thread owns one. `node` is below 16, or drawn."""
 
     def __init__(self, clock: Callable[[], int], *, node: int | None = None) -> None:
         self._clock = clock
         self._last = 0
         self._random = Random()  # noqa: S311  spreads processes apart, and keeps no secret
-        self._node = (self._random.randrange(GIVEN_NODES, _NODES) if node is None else node) << _COUNT_BITS
+        drawn = self._random.randrange(GIVEN_NODES, GIVEN_NODES + _BESIDE) if node is None else node
+        self._node = drawn << _COUNT_BITS
+
+    def beside(self) -> RowIds:
+        """A generator for another thread of this process: the two never make the same id."""
+        return RowIds(self._clock, node=(self._node >> _COUNT_BITS) + _BESIDE)
 
     def next(self) -> int:
         """A new id, greater than every one before."""

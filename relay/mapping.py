@@ -39,7 +39,7 @@ def map_delivery(provider: Provider, source: Source, delivery: Delivery, *, rece
     try:
         items = tuple(provider.split(delivery))
     except Exception as error:  # noqa: BLE001  whatever the body holds, the delivery was signed and must not be lost
-        return [_parked(digest_of(delivery.body.hex()), _UNREADABLE, error)]
+        return [_failed(digest_of(delivery.body.hex()), _UNREADABLE, error)]
     return [_map_item(provider, source, item, delivery, received_at_ms) for item in items]
 
 
@@ -47,7 +47,7 @@ def _map_item(provider: Provider, source: Source, item: object, delivery: Delive
     try:
         notification = provider.notification(item, delivery.headers, delivery.answers)
     except Exception as error:  # noqa: BLE001  one odd item parks alone
-        return _parked(digest_of(item), _UNREADABLE, error)
+        return _failed(digest_of(item), _UNREADABLE, error)
     return map_notification(provider, source, notification, received_at_ms=received_at_ms)
 
 
@@ -68,7 +68,7 @@ def map_notification(provider: Provider, source: Source, notification: Notificat
         except UnansweredError as unanswered:
             return _to_do(provider, source, notification, unanswered.ask, received_at_ms)
         except Exception as error:  # noqa: BLE001  a mapper's bug never becomes the provider's problem
-            return _parked(notification.id, kind, error)
+            return _failed(notification.id, kind, error)
         return Mapped(
             notification_id=notification.id, type=kind, outcome=Outcome.MAPPED, events=events, learned=learned
         )
@@ -129,9 +129,14 @@ def _things(yielded: object) -> Iterable[object]:
     raise UnmappableError(msg)
 
 
-def _parked(notification_id: str, kind: str, error: Exception) -> Mapped:
+def _failed(notification_id: str, kind: str, error: Exception) -> Mapped:
     if isinstance(error, UnmappableError):
         words = str(error)
     else:
         words = "".join(traceback.format_exception(error))[-_MAX_ERROR:]
+    return parked(notification_id, words, kind=kind)
+
+
+def parked(notification_id: str, words: str, *, kind: str = _UNREADABLE) -> Mapped:
+    """A notification that could not be mapped, with the reason."""
     return Mapped(notification_id=notification_id, type=kind, outcome=Outcome.FAILED, error=words)

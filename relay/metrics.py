@@ -160,6 +160,10 @@ class Metrics:
             age_ms = 0 if depth.oldest_ms is None else max(0, now_ms - depth.oldest_ms)
             self._looked_up.outbox_age[depth.destination,] = age_ms / 1000
 
+    def show_to_do(self, waiting: Mapping[str, int]) -> None:
+        """Refresh the gauge of what providers are still to be asked about, by source."""
+        self._looked_up.to_do = {(source,): number for source, number in waiting.items()}
+
     def show_drift(self, source: str, drift: Mapping[str, Decimal], *, at_ms: int) -> None:
         """Refresh the gauges of a source's last reconciliation, in which these were the currencies."""
         for labels in [labels for labels in self._looked_up.drift if labels[0] == source]:
@@ -180,6 +184,7 @@ class _LookedUp(Collector):
 
     outbox: dict[tuple[str, ...], float] = field(default_factory=dict)
     outbox_age: dict[tuple[str, ...], float] = field(default_factory=dict)
+    to_do: dict[tuple[str, ...], float] = field(default_factory=dict)
     drift: dict[tuple[str, ...], float] = field(default_factory=dict)
     reconciled: dict[tuple[str, ...], float] = field(default_factory=dict)
 
@@ -188,6 +193,7 @@ class _LookedUp(Collector):
             (self.outbox, "relay_outbox_events", "Events that are not settled, by state.", ("destination", "state")),
             (self.outbox_age, "relay_outbox_oldest_seconds", "Age of the oldest event that is not sent.",
              ("destination",)),
+            (self.to_do, "relay_to_do", "Notifications that the provider is still to be asked about.", ("source",)),
             (self.drift, "relay_drift", "What the destination accepted beyond the provider's books, in major units.",
              ("source", "currency")),
             (self.reconciled, "relay_reconciled_timestamp_seconds",

@@ -134,6 +134,7 @@ async def depths(store: Store, metrics: Metrics, *, now_ms: int) -> Sequence[Dep
     """The outbox now, in the gauges too, beside the drift that each source had when it was last reconciled."""
     found = await store.depths()
     metrics.show_outbox(found, now_ms=now_ms)
+    metrics.show_to_do(await store.to_do())
     for name, bookmark in (await store.bookmarks(RECONCILED)).items():
         drift = drift_of(bookmark.position)
         metrics.show_drift(name.removeprefix(RECONCILED), drift, at_ms=bookmark.noted_at_ms)
@@ -189,7 +190,7 @@ async def _remap_one(store: Store, source: Source, provider: Provider, one: Kept
     still = {m.notification_id for m in parked}
     rest = {name: row for name, row in one.notifications.items() if name not in still}
     receipt = await store.remap(replace(one, notifications=rest), [m for m in mapped if m not in parked])
-    done.notifications += receipt.new
+    done.notifications += receipt.new - sum(m.outcome is Outcome.TO_DO for m in mapped)
     done.events += receipt.events
     return receipt
 

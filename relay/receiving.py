@@ -1,27 +1,27 @@
-"""The hot path: socket → signature → mapping → commit → answer.
+"""The hot path: socket → signature → commit → answer.
 
 `Receiver` is a plain ASGI app for `/webhooks/{source}`. A 2xx leaves only after the store has committed and fsynced
-what was made of the delivery. What each case is answered stands in one table below.
+the delivery. What each case is answered stands in one table below.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import structlog
+from pydantic import SecretStr
 
 from relay.certificates import Certificates, Unavailable
-from relay.contract import RECEIVED, Accepted, Answer, Delivery, NeedsCertificate, Provider, Refused
-from relay.mapping import map_delivery
+from relay.contract import RECEIVED, Accepted, Answer, Delivery, NeedsCertificate, Provider, Refused, Verifier
 from relay.metrics import Metrics
 from relay.sources import Source
-from relay.store.base import Arrival, Receipt, Store, StoreUnavailableError
-from relay.store.schema import Outcome
+from relay.store.base import Store, StoreUnavailableError, Verified
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -29,7 +29,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 PREFIX = "/webhooks/"
 
-# The answers. Accepted, duplicate, ignored, not mapped and a mapper that raised all get the provider's `accepted`.
+# The answers. Whatever is mapped of a delivery later, it got the provider's `accepted`.
 # Never 403, 404, 406, 410 or 3xx for a source that exists: some providers disable the webhook for good.
 _READY = Answer(200)  # GET and HEAD on a source: handshakes and curious people
 _REFUSED = Answer(401, b'{"error":"signature refused"}')
@@ -53,7 +53,6 @@ class Limits:
     max_waiting: int = 5000
     #: Says why nothing can be taken now (a disk that is nearly full), or None.
     trouble: Callable[[], str | None] = lambda: None
-    keep_bodies: bool = True
 
 
 class _Door:
@@ -63,7 +62,7 @@ class _Door:
         self.source = source
         self.provider = provider
         self.secrets = tuple(secret.get_secret_value() for secret in source.secrets)
-        self._warm_up()
+        warm_up(provider.verifier, source.secrets)
         self.body_limit = source.body_limit or provider.body_limit
         self.credentials = _CREDENTIALS | set(provider.credentials) | set(provider.verifier.credentials)
         self.public_url = source.public_url or ""
@@ -71,19 +70,15 @@ class _Door:
         slug = source.slug
         self.later = Answer(provider.overload_status, _LATER)
         self.accepted = metrics.tally(metrics.deliveries, slug, "accepted")
-        self.repeated = metrics.tally(metrics.notifications, slug, "repeated")
-        self.events = metrics.tally(metrics.events, slug)
-        self.duplicates = metrics.tally(metrics.duplicates, slug)
         self.fitted = [metrics.tally(metrics.secrets, slug, str(index)) for index in range(len(self.secrets))]
-        self.outcomes = {outcome: metrics.tally(metrics.notifications, slug, outcome.value) for outcome in Outcome}
 
-    def _warm_up(self) -> None:
-        """Load what the first check loads (a package, a public key), so that the first webhook need not wait for it."""
-        verifier = self.provider.verifier
-        for secret in self.secrets:
-            with contextlib.suppress(ValueError):  # some cannot sign what is no delivery of theirs
-                signed = verifier.sign(Delivery(body=b"{}", headers={}), secret, now_ms=0)
-                verifier.verify(signed, [secret], now_ms=0)
+
+def warm_up(verifier: Verifier, secrets: Sequence[SecretStr]) -> None:
+    """Load what the first check loads (a package, a public key), so that the first webhook need not wait for it."""
+    for secret in [hidden.get_secret_value() for hidden in secrets]:
+        with contextlib.suppress(ValueError):  # some cannot sign what is no delivery of theirs
+            signed = verifier.sign(Delivery(body=b"{}", headers={}), secret, now_ms=0)
+            verifier.verify(signed, [secret], now_ms=0)
 
 
 class _TooLargeError(Exception):
@@ -95,7 +90,7 @@ class _GoneError(Exception):
 
 
 class Receiver:
-    """The ASGI app of `/webhooks/{source}`. `wake` is told which destination has something new to send."""
+    """The ASGI app of `/webhooks/{source}`. `wake` is called when something new is in the inbox."""
 
     def __init__(
         self,
@@ -105,7 +100,7 @@ class Receiver:
         store: Store,
         metrics: Metrics,
         clock: Callable[[], int],
-        wake: Callable[[str], None],
+        wake: Callable[[], None],
         certificates: Certificates,
         limits: Limits | None = None,
     ) -> None:
@@ -118,6 +113,7 @@ class Receiver:
         self._metrics = metrics
         self._clock = clock
         self._wake = wake
+        self._will_wake = False
         self._certificates = certificates
         self._limits = limits or Limits()
 
@@ -192,24 +188,26 @@ class Receiver:
         return verdict
 
     async def _commit(self, door: _Door, delivery: Delivery, secret: int, now_ms: int) -> Answer:
-        mapped = map_delivery(door.provider, door.source, delivery, received_at_ms=now_ms)
-        arrival = Arrival(
-            source=door.source.slug,
-            received_at_ms=now_ms,
-            secret=secret,
-            headers={name: value for name, value in delivery.headers.items() if name not in door.credentials},
-            body=delivery.body,
-            keep_body=self._limits.keep_bodies,
-            notifications=mapped,
+        headers = delivery.headers
+        if not door.credentials.isdisjoint(headers):
+            headers = {name: value for name, value in headers.items() if name not in door.credentials}
+        verified = Verified(
+            source=door.source.slug, received_at_ms=now_ms, secret=secret, headers=headers, body=delivery.body
         )
         try:
-            receipt = await self._store.accept(arrival)
+            await self._store.take(verified)
         except StoreUnavailableError as error:
             return self._later(door, f"the store is unavailable: {error}")
-        self._count(door, arrival, receipt, secret)
-        for destination in receipt.destinations:
-            self._wake(destination)
+        door.accepted.n += 1
+        door.fitted[secret].n += 1
+        if not self._will_wake:  # once for all that share a commit
+            self._will_wake = True
+            asyncio.get_running_loop().call_soon(self._wake_once)
         return door.provider.accepted
+
+    def _wake_once(self) -> None:
+        self._will_wake = False
+        self._wake()
 
     def _trouble(self) -> str | None:
         if self._store.waiting > self._limits.max_waiting:
@@ -220,25 +218,6 @@ class Receiver:
         self._metrics.deliveries.labels(door.source.slug, "overload").inc()
         log.warning("told the provider to come later", source=door.source.slug, why=why)
         return door.later
-
-    def _count(self, door: _Door, arrival: Arrival, receipt: Receipt, secret: int) -> None:
-        door.accepted.n += 1
-        door.fitted[secret].n += 1
-        door.events.n += receipt.events
-        door.duplicates.n += receipt.duplicates
-        door.repeated.n += receipt.repeated
-        if not receipt.new:
-            return
-        for mapped in arrival.notifications:
-            door.outcomes[mapped.outcome].n += 1
-            if mapped.outcome is Outcome.NOT_MAPPED:
-                self._metrics.saw_unmapped(door.source.slug, mapped.type)
-            elif mapped.outcome is Outcome.FAILED:
-                log.error("could not be mapped, kept", source=door.source.slug, notification=mapped.notification_id,
-                          type=mapped.type, error=mapped.error)  # fmt: skip
-            for outgoing in mapped.events:
-                for finding in outgoing.sealed.findings:
-                    self._metrics.guard_findings.labels(door.source.slug, finding.kind).inc()
 
 
 def _challenged(door: _Door, scope: Scope) -> Answer:

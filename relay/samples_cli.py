@@ -152,6 +152,8 @@ def _post_all(
             try:
                 delivery = samples.fresh(case, id=id, now_ms=now_ms, token=secrets.token_hex(16))
                 delivery = replace(delivery, url=public + asked, query=query)
+                if delivery.answers is not None:
+                    _lend(delivery.answers, provider, source)
                 sent = samples.signed(delivery, provider, secret, now_ms=now_ms)
                 to = f"{address}?{sent.query}" if sent.query else address
                 answer = http.post(to, content=sent.body, headers=dict(sent.headers))
@@ -165,6 +167,25 @@ def _post_all(
                 "answer": answer.text,
             })  # fmt: skip
     return answers
+
+
+def _lend(answers: Mapping[str, Any], provider: Provider, source: Source | None) -> None:
+    """Whoever is asked about a sample must know it: the sandbox, where the source asks that; the provider does not."""
+    import httpx
+
+    from relay.variables import api_base_variable, api_key_variable
+
+    base = source.api_base if source else None
+    if base is None or not terminal.is_here(httpx.URL(base).host):
+        key, to = api_key_variable(provider.name), api_base_variable(provider.name)
+        warn(f"the relay will ask {provider.title} about this sample, and it knows nothing of it. To try it whole, "
+             f"start relay serve with {to}=http://127.0.0.1:8001 (a relay sandbox) and any {key}.")  # fmt: skip
+        return
+    try:
+        with httpx.Client(trust_env=False) as http:
+            http.put(f"{base}/answers", json=dict(answers)).raise_for_status()
+    except httpx.HTTPError as error:
+        fail(f"No sandbox at {base} that could answer for {provider.title}: {error}. Start one: relay sandbox.")
 
 
 def _list_samples(

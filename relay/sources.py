@@ -207,7 +207,9 @@ class SourceTable(SourceRules):
     destination: str | None = Field(None, description="The name of a destination.")
     enable: Words = Field((), description="The provider's options to switch on.")
     api_key: ApiKey | None = Field(
-        None, description="A key of the provider's API that may only read: for relay backfill and relay reconcile."
+        None,
+        description="A key of the provider's API that may only read: for what its notifications leave out, for relay "
+        "backfill and for relay reconcile.",
     )
     api_base: BaseUrl | None = Field(None, description="The base URL of that API. Unset: the provider's own.")
     public_url: HttpUrl | None = Field(

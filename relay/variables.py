@@ -116,11 +116,11 @@ class Variables(SourceRules, BaseSettings):
         5000, ge=1, description="How many deliveries may wait for their commit; more are told to come later."
     )
     workers: int = Field(
-        1,
-        ge=1,
-        le=16,
-        description="How many processes receive. 1: one process does everything. 2 or more, beside one that sends: for "
-        "more than some 2,000 webhooks a second, on a machine with a core for each.",
+        2,
+        ge=0,
+        le=15,
+        description="How many processes receive, beside one that maps and forwards. 0: one process does everything, "
+        "which takes less memory.",
     )
     shutdown_s: int = Field(20, ge=0, description="How many seconds a shutdown may take to finish what is under way.")
 

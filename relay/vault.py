@@ -61,9 +61,14 @@ class Vault:
         if not keys:
             msg = "a vault needs a key"
             raise VaultError(msg)
+        self._keys = tuple(keys)
         self._ciphers = {hashlib.sha256(key).digest()[:_KEY_ID_BYTES]: AESGCM(key) for key in keys}
         self._id, self._cipher = next(iter(self._ciphers.items()))
         self._compressor = zstandard.ZstdCompressor(level=1)
+
+    def twin(self) -> Vault:
+        """One with the same keys, for another thread."""
+        return Vault(self._keys)
 
     def seal(self, plain: bytes, *, row: int) -> bytes:
         """One blob that holds `plain`, compressed and encrypted, bound to this row."""

@@ -1,7 +1,7 @@
-"""The relay as several processes: workers that receive, one that forwards and keeps house, and the parent of them all.
+"""The relay as several processes: workers that receive, one that does the rest, and the parent of them all.
 
 In: settings and providers; out, when a signal came, or a reason why it could not serve. They meet in the store, which
-they write in turns, and on one socket. A worker that has something to send rings a bell; the forwarding one hears it.
+they write in turns, and on one socket. A worker that has put something into the inbox rings a bell; the other hears it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import importlib
 import os
 import shutil
 import signal
@@ -24,7 +25,9 @@ from relay import app as parts_of, process
 from relay.clock import unix_ms
 from relay.contract import Provider
 from relay.metrics import Group, Metrics
+from relay.operating import beside, watch
 from relay.process import EndedError
+from relay.receiving import warm_up
 from relay.serving import Served, StartError, listen_each
 from relay.settings import Settings
 from relay.store import prepare, sqlite_path
@@ -40,14 +43,14 @@ _FORWARDING = 0
 
 
 class Bell:
-    """A pipe between processes: rung by those that have put something into the outbox, heard by the one that sends."""
+    """A pipe between processes: rung by those that have put something into the inbox, heard by the one that maps it."""
 
     def __init__(self) -> None:
         self._heard, self._rung = os.pipe()
         os.set_blocking(self._heard, False)
         os.set_blocking(self._rung, False)
 
-    def ring(self, _destination: str) -> None:
+    def ring(self) -> None:
         """Wake whoever listens. Never waits: a full pipe has rung enough."""
         with contextlib.suppress(BlockingIOError):
             os.write(self._rung, b"\a")
@@ -114,15 +117,24 @@ def _supervise(relay: _Relay, started: Callable[[Served], None]) -> None:
     supervisor = Supervisor(
         stages=[
             [Role(f"worker-{number}", partial(_receive, relay, number)) for number in numbers],
-            [Role("forwarding", partial(_forward, relay))],
+            [Role("forwarding", partial(_work, relay))],
         ],
         grace_s=settings.shutdown_s + _CLOSING_S,
         started=tell,
         stopping=partial(_close_all_but, None, relay),
     )
+    _load_all(relay)
     gc.collect()
     gc.freeze()  # what is there by now stays in pages that the children share
     supervisor.run()
+
+
+def _load_all(relay: _Relay) -> None:
+    """Import what the children would import when they begin: loaded once, it is in memory once."""
+    for name in ("uvloop", "uvicorn.lifespan.on", "uvicorn.protocols.http.httptools_impl", "httpcore"):
+        importlib.import_module(name)
+    for source in relay.settings.sources.values():
+        warm_up(relay.providers[source.provider].verifier, source.secrets)
 
 
 @contextlib.contextmanager
@@ -168,24 +180,25 @@ def _receive(relay: _Relay, number: int, line: Line) -> None:
         raise ChildError(str(error)) from None
 
 
-def _forward(relay: _Relay, line: Line) -> None:
-    """Forward and keep house until SIGTERM."""
+def _work(relay: _Relay, line: Line) -> None:
+    """Map, forward and keep house until SIGTERM."""
     _close_all_but(None, relay)
     try:
-        run(_forward_until_signal(relay, line))
+        run(_work_until_signal(relay, line))
     except process.REASONS as error:
         raise ChildError(str(error)) from None
 
 
-async def _forward_until_signal(relay: _Relay, line: Line) -> None:
+async def _work_until_signal(relay: _Relay, line: Line) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     metrics = _metrics(relay, "forwarding")
     async with (
         parts_of.opened(relay.settings, relay.providers, metrics=metrics, clock=unix_ms, node=_FORWARDING) as parts,
-        parts_of.forwarding(parts) as (going, _keeper),
+        parts_of.working(parts) as work,
+        beside(watch(parts.disk, metrics)),
     ):
-        relay.bell.listen(going.wake_all)
+        relay.bell.listen(work.unfolding.wake)
         parts_of.calm_the_collector()
         line.ready()
         await stop.wait()

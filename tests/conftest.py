@@ -26,6 +26,7 @@ from tests import acme
 from tests.things import Clock
 
 API_KEY = "oa_live_of_the_tests"
+STORE_KEY = b"k" * 32
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +48,7 @@ def hold() -> bool:
 @pytest.fixture
 async def store(tmp_path: Path, clock: Clock, hold: bool) -> AsyncIterator[Store]:  # noqa: FBT001
     url = f"sqlite:///{tmp_path / 'relay.db'}"
-    opened = await open_store(url, vault=Vault([b"k" * 32]), clock=clock, hold=hold)
+    opened = await open_store(url, vault=Vault([STORE_KEY]), clock=clock, hold=hold)
     yield opened
     await opened.close()
 
@@ -96,9 +97,15 @@ class RunningRelay:
     database: Path
 
     async def post(self, body: Any, *, source: str = "acme", headers: dict[str, str] | None = None) -> httpx.Response:
-        """POST as Acme would, signed; bytes go as they are."""
+        """POST as Acme would, signed; bytes go as they are. What was taken is mapped when this returns."""
         raw = body if isinstance(body, bytes) else orjson.dumps(body)
-        return await self.http.post(f"/webhooks/{source}", content=raw, headers=headers or acme.signed(raw))
+        answer = await self.http.post(f"/webhooks/{source}", content=raw, headers=headers or acme.signed(raw))
+        await until(self.is_mapped)
+        return answer
+
+    async def is_mapped(self) -> bool:
+        """Whether the inbox is empty."""
+        return not await self.store.inbox(limit=1)
 
     async def metric(self, name: str, **labels: str) -> float:
         """A metric, as Prometheus would scrape it."""

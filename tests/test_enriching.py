@@ -12,7 +12,9 @@ from typing import Any
 import orjson
 import pytest
 
+from relay import samples
 from relay.asking import path_of
+from relay.clock import unix_ms
 from relay.contract import (
     Api,
     Ask,
@@ -27,11 +29,13 @@ from relay.contract import (
     field,
     header_key,
 )
+from relay.doctor import Level, examine
 from relay.enriching import Asker, AskingRules, url_of
 from relay.mapping import map_delivery
 from relay.metrics import Metrics
 from relay.money import from_minor
 from relay.operating import remap
+from relay.registry import load_providers
 from relay.serving import Message, Receive, Scope, Send, hang_up, serving
 from relay.settings import load
 from relay.signatures import hmac_sha256
@@ -41,7 +45,7 @@ from relay.store.base import Store
 from relay.store.schema import Outcome
 from relay.vault import Vault
 from tests import acme
-from tests.conftest import EventsApi, RunRelay, until
+from tests.conftest import API_KEY, EventsApi, RunRelay, until
 from tests.things import DAY, Clock, arrival
 
 pytestmark = pytest.mark.anyio
@@ -549,3 +553,83 @@ async def test_a_thin_webhook_is_answered_at_once_and_arrives_as_an_event(
         await until(has_arrived)
         assert await relay.metric("relay_notifications_total", source="thin", outcome="mapped") == 1
         assert await relay.metric("relay_asks_total", source="thin", answer="200") == 2
+
+
+# --- providers that say too little ------------------------------------------------------------------------------------
+
+THIN = {
+    "gocardless": ("payments.confirmed", "first_of_subscription"),
+    "mercado_pago": ("payment", "pix"),
+    "mollie": ("payment", "classic_first"),
+    "recurly": ("charge_invoice.paid", "after_trial"),
+}
+
+
+@pytest.mark.parametrize("name", THIN)
+async def test_a_sample_is_asked_about_in_the_sandbox(
+    name: str, run_relay: RunRelay, events_api: EventsApi, clock: Clock
+) -> None:
+    """As `relay send` does it: the sandbox answers in the provider's place."""
+    provider = load_providers(None)[name]
+    case = samples.choose(samples.cases_of(provider, None), *THIN[name])
+    assert case is not None
+    delivery = samples.fresh(case, id=None, now_ms=clock(), token="1")
+    (await events_api.http.put("/answers", json=dict(delivery.answers or {}))).raise_for_status()
+    sent = samples.signed(delivery, provider, "s" * 32, now_ms=clock())
+    prefix = f"RELAY_{name.upper()}"
+    variables = {f"{prefix}_SECRET": "s" * 32, f"{prefix}_API_KEY": "k", f"{prefix}_API_BASE": events_api.url}
+
+    async with run_relay({"acme": acme.make(), name: provider}, **variables) as relay:
+        path = f"/webhooks/{name.replace('_', '-')}?{sent.query}"
+        for _ in range(2):
+            response = await relay.http.post(path, content=sent.body, headers=dict(sent.headers))
+            assert response.status_code == 200
+
+        async def has_arrived() -> bool:
+            return len(await events_api.received()) == case.drafts
+
+        await until(has_arrived)
+        assert await relay.metric("relay_to_do", source=name.replace("_", "-")) == 0
+
+
+async def test_the_same_words_again_are_news_where_the_provider_has_no_others(
+    run_relay: RunRelay, events_api: EventsApi, clock: Clock
+) -> None:
+    """Mollie's classic webhook says the same when a payment is paid and when it is refunded."""
+    provider = load_providers(None)["mollie"]
+    cases = {case.variant: case for case in samples.cases_of(provider, None) if case.type == "payment"}
+    own = {"RELAY_MOLLIE_SECRET": "s", "RELAY_MOLLIE_API_KEY": "k", "RELAY_MOLLIE_API_BASE": events_api.url}
+
+    async with run_relay({"acme": acme.make(), "mollie": provider}, **own) as relay:
+        for variant, names in (("classic", ["purchase"]), ("classic_refunded", ["purchase", "refund"])):
+            (await events_api.http.put("/answers", json=dict(cases[variant].answers or {}))).raise_for_status()
+            clock.advance(seconds=60)
+            response = await relay.http.post("/webhooks/mollie?token=s", content=cases[variant].body)
+            assert response.status_code == 200
+
+            async def have_arrived(names: list[str] = names) -> bool:
+                return [event["event_name"] for event in await events_api.received()] == names
+
+            await until(have_arrived)
+
+
+async def test_the_doctor_says_whose_key_is_missing_and_what_waits_for_it(
+    stage_with: StageWith, events_api: EventsApi, tmp_path: Path
+) -> None:
+    await stage_with(RELAY_THIN_API_KEY=None).receive(paid(1))
+    environ = {"RELAY_THIN_SECRET": "s", "RELAY_DATABASE_URL": f"sqlite:///{tmp_path / 'relay.db'}", "RELAY_PORT": "0",
+               "OAA_BASE_URL": events_api.url, "OAA_PROJECT_ID": "42", "OAA_API_KEY": API_KEY}  # fmt: skip
+    settings = load({"thin": thin()}, environ=environ, env_file=tmp_path / "none")
+
+    found = [finding async for finding in examine(settings, {"thin": thin()}, clock=unix_ms)]
+
+    told = [finding for finding in found if finding.subject == "source thin" and finding.level is Level.WARNING]
+    assert ["RELAY_THIN_API_KEY" in told[0].remedy, told[1].words.startswith("1 notifications wait")] == [True, True]
+
+
+async def test_a_body_whose_items_are_no_list_is_parked(tmp_path: Path) -> None:
+    (one,) = map_delivery(
+        thin(), source_at("", tmp_path), Delivery(body=b'{"events":null}', headers={}), received_at_ms=0
+    )
+
+    assert one.outcome is Outcome.FAILED

@@ -128,6 +128,16 @@ class TestRemap:
         assert (done.deliveries, done.events, done.still_parked) == (1, 0, 1)
         assert len(await store.unmapped(outcome=Outcome.FAILED)) == 1
 
+    async def test_what_still_fails_beside_what_is_mapped_now_stays(self, store: Store, source: Source) -> None:
+        fixed, broken = acme.captured(1, notification="evt_1"), {"id": "evt_2", "type": "payment.captured"}
+        parked = [mapped(number, outcome=Outcome.FAILED) for number in (1, 2)]
+        await store.accept(arrival(*parked, source="acme", body=orjson.dumps([fixed, broken])))
+
+        done = await remap(store, sources={"acme": source}, providers={"acme": acme.make()})
+
+        assert (done.notifications, done.events, done.still_parked) == (1, 1, 1)
+        assert [list(kept.notifications) for kept in await store.unmapped(outcome=Outcome.FAILED)] == [["evt_2"]]
+
     async def test_a_source_that_is_gone_leaves_its_deliveries_alone(self, store: Store) -> None:
         await self.keep(store, Outcome.FAILED)
 

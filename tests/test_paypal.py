@@ -118,18 +118,32 @@ def test_the_payment_of_the_day_on_which_it_began_starts_a_subscription(telling:
         assert [] == check_scenario(stage, scenario(life, ledger, "38.00"), telling)
 
 
+CYCLES = [{"tenure_type": "TRIAL", "cycles_completed": 0}, {"tenure_type": "REGULAR", "cycles_completed": 0}]
+TRIAL = activates(cycle_executions=CYCLES, next_billing_time="2026-11-20T10:00:00Z")
+CONVERTED = [
+    Entry(ADA, "trial_converted", Decimal("19.00"), "EUR"),
+    Entry(ADA, "subscription_renewed", Decimal("19.00"), "EUR"),
+]
+
+
 @pytest.mark.parametrize("telling", [IN_ORDER, TWICE], ids=lambda telling: telling.name)
-def test_the_payment_of_the_day_on_which_the_trial_ends_converts_it(telling: Telling) -> None:
-    cycles = [{"tenure_type": "TRIAL", "cycles_completed": 0}, {"tenure_type": "REGULAR", "cycles_completed": 0}]
-    trial = activates(cycle_executions=cycles, next_billing_time="2026-12-04T10:00:00Z")
-    life = [trial, pays("S1", "2026-12-04T10:31:00Z"), pays("S2", "2027-01-04T10:31:00Z")]
-    ledger = [
-        Entry(ADA, "trial_started"),
-        Entry(ADA, "trial_converted", Decimal("19.00"), "EUR"),
-        Entry(ADA, "subscription_renewed", Decimal("19.00"), "EUR"),
-    ]
+def test_the_first_payment_after_a_trial_converts_it(telling: Telling) -> None:
+    life = [TRIAL, pays("S1", "2026-12-04T10:31:00Z"), pays("S2", "2027-01-04T10:31:00Z")]
     with rehearse(provider) as stage:
-        assert [] == check_scenario(stage, scenario(life, ledger, "38.00"), telling)
+        assert [] == check_scenario(stage, scenario(life, [Entry(ADA, "trial_started"), *CONVERTED], "38.00"), telling)
+
+
+@pytest.mark.parametrize("telling", [IN_ORDER, TWICE], ids=lambda telling: telling.name)
+def test_a_trial_that_is_paid_for_starts_a_subscription_and_is_converted_by_the_next_payment(telling: Telling) -> None:
+    life = [
+        TRIAL,
+        pays("S0", "2026-11-20T23:59:59Z"),
+        pays("S1", "2026-12-04T10:31:00Z"),
+        pays("S2", "2027-01-04T10:31:00Z"),
+    ]
+    started = [Entry(ADA, "trial_started"), Entry(ADA, "subscription_started", Decimal("19.00"), "EUR")]
+    with rehearse(provider) as stage:
+        assert [] == check_scenario(stage, scenario(life, [*started, *CONVERTED], "57.00"), telling)
 
 
 def test_a_notification_with_an_impossible_time_is_told_by_that_of_its_subject() -> None:

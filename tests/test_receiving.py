@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -19,11 +21,12 @@ from relay.receiving import Receiver
 from relay.settings import load
 from relay.signatures import paypal_signature
 from relay.specimens import specimen
-from relay.store.base import Store, StoreUnavailableError
+from relay.store.base import Store, StoreUnavailableError, Verified
+from relay.store.inbox import inbox_path
 from relay.store.schema import Outcome
 from tests import acme
-from tests.conftest import EventsApi, RunningRelay, RunRelay, until
-from tests.things import Clock
+from tests.conftest import STORE_KEY, EventsApi, RunningRelay, RunRelay, until
+from tests.things import NOON, Clock
 
 pytestmark = pytest.mark.anyio
 
@@ -31,7 +34,8 @@ GONE = "gone"
 
 
 def rows(relay: RunningRelay, table: str) -> int:
-    with sqlite3.connect(relay.database) as connection:
+    database = inbox_path(relay.database) if table == "inbox" else relay.database
+    with contextlib.closing(sqlite3.connect(database)) as connection:
         return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 
 
@@ -55,9 +59,36 @@ async def _received(events_api: EventsApi, number: int) -> bool:
 
 
 async def test_a_delivery_is_on_disk_before_we_answer(relay: RunningRelay) -> None:
-    await relay.post(acme.captured(1))
+    raw = orjson.dumps(acme.captured(1))
 
-    assert (rows(relay, "deliveries"), rows(relay, "notifications"), rows(relay, "events")) == (1, 1, 1)
+    answer = await relay.http.post("/webhooks/acme", content=raw, headers=acme.signed(raw))
+
+    assert (answer.status_code, rows(relay, "inbox") + rows(relay, "deliveries")) == (200, 1)
+
+
+async def test_what_was_answered_is_mapped_after_a_crash(
+    run_relay: RunRelay, store: Store, events_api: EventsApi
+) -> None:
+    """The store is what a process left behind that died between its answer and the mapping."""
+    raw = orjson.dumps(acme.captured(1))
+    await store.take(Verified(source="acme", received_at_ms=NOON, secret=0, headers=acme.signed(raw), body=raw))
+    await store.close()
+
+    async with run_relay(RELAY_ENCRYPTION_KEYS=base64.b64encode(STORE_KEY).decode()):
+        await until(lambda: _received(events_api, 1))
+
+    assert await events_api.orders() == ["pay_1"]
+
+
+async def test_what_comes_from_a_source_that_is_gone_is_kept(run_relay: RunRelay, store: Store) -> None:
+    await store.take(Verified(source="gone", received_at_ms=NOON, secret=0, headers={}, body=b"{}"))
+    await store.close()
+
+    async with run_relay(RELAY_ENCRYPTION_KEYS=base64.b64encode(STORE_KEY).decode()) as relay:
+        await until(relay.is_mapped)
+        (kept,) = await relay.store.unmapped(outcome=Outcome.FAILED)
+
+    assert (kept.source, kept.body) == ("gone", b"{}")
 
 
 async def test_the_same_delivery_twice_becomes_one_event(relay: RunningRelay, events_api: EventsApi) -> None:
@@ -356,7 +387,7 @@ class TestCertificates:
         sources = load({"acme": provider}, environ=environ, env_file=Path("/nowhere")).sources
         return Receiver(
             sources=sources, providers={"acme": provider}, store=store, metrics=Metrics(), clock=clock,
-            wake=lambda _destination: None, certificates=Certificates(clock=clock, transport=transport),
+            wake=lambda: None, certificates=Certificates(clock=clock, transport=transport),
         )  # fmt: skip
 
     async def statuses(self, store: Store, clock: Clock, *, hosted: bool) -> list[int]:

@@ -118,6 +118,23 @@ def test_a_body_that_is_not_json_is_made_fresh_too() -> None:
     assert b"txn_id=77&at=1795000000" == fresh(it, id="77", now_ms=NOON, token="").body
 
 
+@pytest.mark.parametrize(
+    "text, kind",
+    [
+        ("a=1&b[c]=%20", "application/x-www-form-urlencoded"),
+        ("a=", "application/x-www-form-urlencoded"),
+        ("<?xml version='1.0'?><a b='1'/>", "text/xml"),
+        ("\n<a/>", "text/xml"),
+        ("it is so = it is", "text/plain"),
+        ("", "text/plain"),
+    ],
+)
+def test_a_body_that_is_not_json_is_sent_as_what_it_looks_like(text: str, kind: str) -> None:
+    made = fresh(replace(case(text), is_json=False), id=None, now_ms=NOON, token="t")
+
+    assert kind == made.headers["content-type"]
+
+
 def test_the_first_time_becomes_now_and_the_others_keep_their_distance() -> None:
     it = case(
         {

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from secrets import token_bytes
+from typing import Any
 
 import orjson
 import pytest
@@ -11,8 +15,11 @@ from sqlalchemy import Engine, event
 
 from relay.contract import Learned, Person, Variant
 from relay.identity import hash_email
-from relay.store.base import Batch, Bookmark, DestinationState, Store
+from relay.store import open_store
+from relay.store.base import Arrival, Batch, Bookmark, DestinationState, Inboxed, Mapped, Store, Verified
 from relay.store.schema import EventState, Outcome
+from relay.vault import Vault
+from tests.conftest import STORE_KEY
 from tests.things import DAY, NOON, Clock, arrival, mapped, purchase, sale
 
 pytestmark = pytest.mark.anyio
@@ -34,6 +41,97 @@ def orders(batch: Batch) -> list[str]:
 
 async def states(store: Store) -> dict[str, EventState]:
     return {orjson.loads(row.payload)["properties"]["order_id"]: row.state for row in await store.events()}
+
+
+def taken(number: int, **fields: Any) -> Verified:
+    """A delivery as the receiver hands it over."""
+    given = {"source": "shop", "received_at_ms": NOON, "secret": 0, "headers": {"x-number": str(number)},
+             "body": b"%d" % number}  # fmt: skip
+    return Verified(**{**given, **fields})
+
+
+def unboxed(one: Inboxed, *notifications: Mapped) -> Arrival:
+    """What was made of a delivery of the inbox."""
+    return replace(arrival(*notifications), delivery=one.delivery, content=one.content, body=one.body)
+
+
+class TestTheInbox:
+    async def test_what_was_taken_is_there_when_the_store_opens_again(
+        self, store: Store, tmp_path: Path, clock: Clock
+    ) -> None:
+        await store.take(taken(1, secret=1))
+        await store.close()
+
+        again = await open_store(f"sqlite:///{tmp_path / 'relay.db'}", vault=Vault([STORE_KEY]), clock=clock)
+        (found,) = await again.inbox(limit=10)
+        await again.close()
+
+        assert (found.source, found.secret, found.headers, found.body) == ("shop", 1, {"x-number": "1"}, b"1")
+        assert (found.received_at_ms, found.trouble) == (NOON, None)
+
+    async def test_the_oldest_come_first_and_no_more_than_fit(self, store: Store) -> None:
+        for number in range(5):
+            await store.take(taken(number))
+
+        assert [one.body for one in await store.inbox(limit=3)] == [b"0", b"1", b"2"]
+
+    async def test_large_ones_come_a_few_at_a_time(self, store: Store) -> None:
+        await asyncio.gather(*(store.take(taken(number, body=token_bytes(900_000))) for number in range(4)))
+
+        assert len(await store.inbox(limit=100)) == 2
+
+    async def test_it_leaves_with_the_commit_of_its_events(self, store: Store) -> None:
+        await store.take(taken(1))
+        (found,) = await store.inbox(limit=10)
+
+        (receipt,) = await store.unbox([unboxed(found, mapped(1, purchase(1)))])
+
+        assert (receipt.new, receipt.events, receipt.destinations) == (1, 1, {"default"})
+        assert await store.inbox(limit=10) == []
+        assert await states(store) == {"order_1": EventState.PENDING}
+
+    async def test_one_that_was_committed_and_had_not_left_yet_is_told_once(self, store: Store) -> None:
+        await store.take(taken(1))
+        (found,) = await store.inbox(limit=10)
+        await store.unbox([unboxed(found, mapped(1, purchase(1)))])
+
+        (again,) = await store.unbox([unboxed(found, mapped(1, purchase(1)))])
+
+        assert (again.new, again.repeated, again.events) == (0, 1, 0)
+        assert len(await store.events()) == 1
+
+    async def test_its_body_can_be_read_back_to_be_mapped_again(self, store: Store) -> None:
+        await store.take(taken(7))
+        (found,) = await store.inbox(limit=10)
+
+        await store.unbox([unboxed(found, mapped(7, outcome=Outcome.NOT_MAPPED))])
+
+        (kept,) = await store.unmapped(outcome=Outcome.NOT_MAPPED)
+        assert (kept.delivery, kept.headers, kept.body) == (found.delivery, {"x-number": "7"}, b"7")
+
+    async def test_one_that_the_store_cannot_take_is_kept_and_does_not_hold_up_the_others(self, store: Store) -> None:
+        await store.take(taken(1))
+        await store.take(taken(2))
+        first, second = await store.inbox(limit=10)
+
+        receipts = await store.unbox(
+            [unboxed(first, mapped("\ud800", purchase(1))), unboxed(second, mapped(2, purchase(2)))]
+        )
+
+        assert [receipt.events for receipt in receipts] == [0, 1]
+        assert await store.inbox(limit=10) == []
+        (kept,) = await store.unmapped(outcome=Outcome.FAILED)
+        assert kept.body == b"1"
+
+    async def test_one_whose_key_is_gone_says_so(self, store: Store, tmp_path: Path, clock: Clock) -> None:
+        await store.take(taken(1))
+        await store.close()
+
+        other = await open_store(f"sqlite:///{tmp_path / 'relay.db'}", vault=Vault([b"o" * 32]), clock=clock)
+        (found,) = await other.inbox(limit=10)
+        await other.close()
+
+        assert "no configured key" in str(found.trouble)
 
 
 class TestAccepting:

@@ -303,6 +303,24 @@ def test_the_first_payment_after_a_trial_may_convert_it_once() -> None:
     }
 
 
+def test_a_trial_that_was_paused_is_converted_where_the_subscription_goes_on() -> None:
+    body = CASES["customer.subscription.resumed__payment_method"]["body"]
+    subscription = body["data"]["object"]
+    begins = subscription["items"]["data"][0]["current_period_start"]
+    marked = {
+        key for thing in told(body) if isinstance(thing, Learned) and "trial" in thing.marks for key in thing.keys
+    }
+
+    assert {f"trial:{subscription['id']}:{start}" for start in (subscription["trial_end"], begins)} == marked
+
+
+def test_what_was_used_before_does_not_hide_what_is_bought() -> None:
+    (draft,) = drafts("invoice.paid__subscription_cycle_with_usage")
+    (simple,) = drafts("invoice.paid__subscription_cycle")
+
+    assert (simple.joins, simple.properties) == (draft.joins, draft.properties)
+
+
 def test_the_first_invoice_of_a_subscription_converts_no_trial() -> None:
     (draft,) = drafts("invoice.paid__subscription_create")
 
@@ -349,6 +367,17 @@ def test_what_waits_names_first_what_it_waits_for() -> None:
         ("dispute_won", "origin"),
         ("dispute_lost", "origin"),
     } == waiting
+
+
+def test_a_refund_of_an_invoice_waits_for_no_session_once_the_invoice_was_told() -> None:
+    invoice = CASES["invoice.paid__subscription_cycle_before_basil"]["body"]
+    known = {key for thing in told(invoice) if isinstance(thing, Learned) for key in thing.keys}
+    body = deepcopy(CASES["refund.created__succeeded"]["body"])
+    body["data"]["object"] |= {name: invoice["data"]["object"][name] for name in ("payment_intent", "charge")}
+    (refund,) = told(body)
+
+    assert isinstance(refund, Draft)
+    assert {refund.joins[0], *refund.waits_for} <= known
 
 
 @each_case

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from relay.ids import RowIds
 from relay.store.base import Store, StoreUnavailableError
 from relay.store.migrations import migrate
 from relay.store.sql import SqlStore
@@ -36,12 +37,14 @@ def prepare(url: str) -> None:
 
     Raises `StoreUnavailableError` with the reason where it cannot be written. Leaves no connection and no thread.
     """
-    from relay.store.sqlite import open_engine  # noqa: PLC0415  only the backend in use is imported
+    from relay.store.inbox import prepare_inbox  # noqa: PLC0415  only the backend in use is imported
+    from relay.store.sqlite import open_engine  # noqa: PLC0415
 
     path = sqlite_path(url)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         migrate(open_engine(path))
+        prepare_inbox(path)
     except (OSError, SQLAlchemyError) as error:
         msg = f"the store at {path} cannot be opened: {getattr(error, 'orig', None) or error}"
         raise StoreUnavailableError(msg) from error
@@ -62,19 +65,22 @@ async def open_store(
     the number of this process, where several take turns with one file, which is prepared already. Raises
     `StoreUnavailableError` with the reason where it cannot be written.
     """
-    from relay.store.sqlite import SQLiteStatements, open_engine  # noqa: PLC0415  only the backend in use is imported
+    from relay.store.inbox import Inbox, inbox_path  # noqa: PLC0415  only the backend in use is imported
+    from relay.store.sqlite import SQLiteStatements, open_engine  # noqa: PLC0415
 
     if node is None:
         await asyncio.to_thread(prepare, url)
-    path = sqlite_path(url)
+    path, shares = sqlite_path(url), node is not None
+    inbox, ids = inbox_path(path), RowIds(clock, node=node)
     return SqlStore(
         writing=open_engine(path),
         reading=open_engine(path, reading=True),
         statements=SQLiteStatements(),
+        inbox=Inbox(inbox, vault=vault.twin(), ids=ids.beside(), observe=observe_group,
+                    turns=Turns(inbox) if shares else None),
         vault=vault,
         clock=clock,
         hold=hold,
-        observe_group=observe_group,
-        node=node,
-        turns=None if node is None else Turns(path),
-    )
+        ids=ids,
+        turns=Turns(path) if shares else None,
+    )  # fmt: skip

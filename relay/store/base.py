@@ -1,7 +1,8 @@
 """What every store promises: domain verbs, and the values that they take and give.
 
-The stages meet here and nowhere else: receiving calls `accept`, forwarding `claim` and the verbs that settle a batch,
-the CLI and the pages the rest. One test-suite holds both backends to these docstrings.
+The stages meet here and nowhere else: receiving calls `take`, unfolding `inbox` and `unbox`, forwarding `claim`
+and the verbs that settle a batch, the CLI and the pages the rest. One test-suite holds both backends to these
+docstrings.
 """
 
 from __future__ import annotations
@@ -20,6 +21,19 @@ class StoreUnavailableError(Exception):
 
 
 # --- what goes in -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, kw_only=True, unsafe_hash=True)
+class Verified:
+    """One verified delivery as it came, before it is mapped."""
+
+    source: str
+    received_at_ms: int
+    #: Which of the source's secrets fitted, from 0.
+    secret: int
+    #: Headers without credentials.
+    headers: Mapping[str, str]
+    body: bytes
 
 
 @dataclass(slots=True, kw_only=True, unsafe_hash=True)
@@ -60,6 +74,9 @@ class Arrival:
     #: False where the retention keeps no bodies; one that could not be mapped is kept all the same.
     keep_body: bool = True
     notifications: Sequence[Mapped] = ()
+    #: Where it comes from the inbox: its row there, and headers and body as they are in the vault.
+    delivery: int | None = None
+    content: bytes | None = None
 
 
 # --- what comes out ---------------------------------------------------------------------------------------------------
@@ -79,6 +96,22 @@ class Receipt:
     duplicates: int = 0
     #: The destinations that have something new to send.
     destinations: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inboxed:
+    """A delivery of the inbox, read back to be mapped."""
+
+    delivery: int
+    source: str
+    received_at_ms: int
+    secret: int
+    headers: dict[str, str]
+    body: bytes
+    #: Both, as they are in the vault.
+    content: bytes
+    #: Why it cannot be read, where it cannot.
+    trouble: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,6 +262,31 @@ class Store(Protocol):
 
     # receiving
 
+    async def take(self, verified: Verified) -> None:
+        """Commit a delivery to the inbox, and fsync it, before returning.
+
+        Deliveries that wait at the same moment share one commit. Raises `StoreUnavailableError`, having kept nothing.
+        """
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """How many deliveries wait for their commit: the measure of overload."""
+        ...
+
+    # mapping
+
+    async def inbox(self, *, limit: int) -> Sequence[Inboxed]:
+        """The oldest deliveries that are not mapped yet; fewer than `limit` where they are large."""
+        ...
+
+    async def unbox(self, arrivals: Sequence[Arrival]) -> list[Receipt]:
+        """Commit what was made of deliveries of the inbox, which they leave: each with the guarantees of `accept`.
+
+        One whose result the store cannot take is kept as a notification that failed, and does not hold up the others.
+        """
+        ...
+
     async def accept(self, arrival: Arrival) -> Receipt:
         """Commit a delivery, its notifications and its events in one transaction, and fsync it, before returning.
 
@@ -236,11 +294,6 @@ class Store(Protocol):
         taken makes the event a recorded duplicate, and its other keys become names of the same fact. Arrivals that
         wait at the same moment share one commit. Raises `StoreUnavailableError`, having kept nothing.
         """
-        ...
-
-    @property
-    def waiting(self) -> int:
-        """How many arrivals wait for their commit: the measure of overload."""
         ...
 
     # forwarding

@@ -101,7 +101,7 @@ class Ledger:
     def take(self, arrival: Arrival) -> Receipt:
         """A delivery, its notifications and all that they tell."""
         receipt = Receipt()
-        delivery = self._ids.next()
+        delivery = self._ids.next() if arrival.delivery is None else arrival.delivery
         is_parked = False
         for mapped in arrival.notifications:
             if self.take_notification(arrival.source, delivery, mapped, receipt):
@@ -109,7 +109,7 @@ class Ledger:
         if receipt.new or not arrival.notifications:
             content = None
             if arrival.keep_body or is_parked:
-                content = self._vault.seal(pack(arrival.headers, arrival.body), row=delivery)
+                content = arrival.content or self._vault.seal(pack(arrival.headers, arrival.body), row=delivery)
             self.rows.deliveries.append((delivery, arrival.source, arrival.secret, len(arrival.body), content))
         return receipt
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Protocol, TypeVar
 
+import structlog
 from sqlalchemy import Connection, Engine, delete, select, update
 
 from relay.ids import RowIds
@@ -24,14 +26,17 @@ from relay.store.base import (
     DestinationState,
     DuplicateRow,
     EventRow,
+    Inboxed,
     Kept,
     Mapped,
     PutOff,
     Receipt,
     StoreUnavailableError,
     ToDo,
+    Verified,
 )
 from relay.store.desk import Desk
+from relay.store.inbox import Inbox
 from relay.store.ledger import Key, Ledger, Rows, fact_keys, wanted_entities, wanted_keys
 from relay.store.outbox import Outbox
 from relay.store.schema import EventState, Outcome, events, waits
@@ -40,6 +45,8 @@ from relay.store.writer import Writer, is_outage
 from relay.vault import Vault
 
 T = TypeVar("T")
+
+log = structlog.get_logger("relay.store")
 
 
 class Statements(Protocol):
@@ -62,31 +69,35 @@ class SqlStore:
         writing: Engine,
         reading: Engine,
         statements: Statements,
+        inbox: Inbox,
         vault: Vault,
+        ids: RowIds,
         clock: Callable[[], int],
         hold: bool,
-        observe_group: Callable[[int], None] | None,
-        node: int | None = None,
         turns: Turns | None = None,
     ) -> None:
         dialect = self._dialect = writing.dialect.name
         self._statements = statements
+        self._inbox = inbox
         self._vault = vault
         self._clock = clock
         self._hold = hold
-        self._ids = RowIds(clock, node=node)
+        self._ids = ids
         self._outbox = Outbox(dialect=dialect, ids=self._ids, clock=clock)
         self._desk = Desk(dialect=dialect, vault=vault)
         self._reading = reading
         self._readers = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
         self._turns = turns
-        self._writer = Writer(writing.connect, self._accept, observe=observe_group, turns=turns)
+        self._writer = Writer(writing.connect, self._accept, turns=turns)
 
     # --- receiving ---
 
     @property
     def waiting(self) -> int:
-        return self._writer.waiting
+        return self._inbox.waiting
+
+    async def take(self, verified: Verified) -> None:
+        await self._inbox.take(verified)
 
     async def accept(self, arrival: Arrival) -> Receipt:
         return await self._writer.accept(arrival)
@@ -96,6 +107,41 @@ class SqlStore:
         receipts = [ledger.take(arrival) for arrival in arrivals]
         self._write(connection, ledger, receipts[-1])
         return receipts
+
+    # --- mapping ---
+
+    async def inbox(self, *, limit: int) -> Sequence[Inboxed]:
+        return await self._inbox.oldest(limit)
+
+    async def unbox(self, arrivals: Sequence[Arrival]) -> list[Receipt]:
+        if not arrivals:
+            return []
+        receipts = await self._writer.run(partial(self._unbox, arrivals=arrivals))
+        await self._inbox.drop([arrival.delivery for arrival in arrivals if arrival.delivery is not None])
+        return receipts
+
+    def _unbox(self, connection: Connection, arrivals: Sequence[Arrival]) -> list[Receipt]:
+        try:
+            with connection.begin_nested():
+                return self._accept(connection, arrivals)
+        except Exception as error:
+            if is_outage(error):
+                raise
+        return [self._unbox_alone(connection, arrival) for arrival in arrivals]
+
+    def _unbox_alone(self, connection: Connection, arrival: Arrival) -> Receipt:
+        try:
+            with connection.begin_nested():
+                return self._accept(connection, [arrival])[0]
+        except Exception as error:
+            if is_outage(error):
+                raise
+            log.exception("the store cannot take what was mapped; kept as failed", delivery=arrival.delivery)
+            parked = Mapped(
+                notification_id=f"delivery:{arrival.delivery}", type="(unstorable)", outcome=Outcome.FAILED,
+                error=f"the store cannot take it: {type(error).__name__}",
+            )  # fmt: skip
+            return self._accept(connection, [replace(arrival, notifications=[parked])])[0]
 
     def _ledger(self, connection: Connection, arrivals: Sequence[Arrival]) -> Ledger:
         wanted = wanted_keys(arrivals)
@@ -298,6 +344,7 @@ class SqlStore:
         await self._writer.run(self._desk.check)
 
     async def close(self) -> None:
+        await self._inbox.close()
         await self._writer.close()
         self._readers.shutdown()
         self._reading.dispose()

@@ -22,7 +22,7 @@ from relay.sealing import Entity
 from relay.store.ledger import COLUMNS, Key, Rows
 
 #: Rows per multi-row statement: a few fixed sizes, so that SQLite's statement cache knows them all.
-_CHUNKS = (256, 64, 16, 4, 1)
+_CHUNKS = (128, 64, 32, 16, 8, 4, 2, 1)
 _BUSY_TIMEOUT_MS = 10_000
 _CACHED_STATEMENTS = 256
 
@@ -41,11 +41,11 @@ def open_engine(path: Path, *, reading: bool = False) -> Engine:
         connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA cache_size = -16000")
+        connection.execute("PRAGMA cache_size = -4000")
         connection.execute("PRAGMA temp_store = MEMORY")
 
     def on_begin(connection: Connection) -> None:
-        _cursor(connection).execute(begin)
+        cursor_of(connection).execute(begin)
 
     event.listen(engine, "connect", on_connect)
     event.listen(engine, "begin", on_begin)
@@ -81,10 +81,8 @@ class SQLiteStatements:
 
     def insert(self, connection: Connection, rows: Rows) -> None:
         """All rows of a group."""
-        cursor = _cursor(connection)
         for table, columns in COLUMNS.items():
-            for chunk in _chunks(getattr(rows, table)):
-                cursor.execute(_insert_sql(table, columns, len(chunk)), [value for row in chunk for value in row])
+            insert_rows(connection, table, columns, getattr(rows, table))
 
     def upsert_entities(self, connection: Connection, entities: Mapping[Key, Entity], ids: RowIds) -> None:
         """What is known of these entities from now on."""
@@ -100,19 +98,27 @@ class SQLiteStatements:
                     orjson.dumps(sorted(entity.names)).decode(),
                 )
         rows = [(ids.next(), *key, *said[id(entity)]) for key, entity in entities.items()]
-        cursor = _cursor(connection)
+        cursor = cursor_of(connection)
         for chunk in _chunks(rows):
             sql = _insert_sql("entities", columns, len(chunk)).replace("INSERT", "INSERT OR REPLACE", 1)
             cursor.execute(sql, [value for row in chunk for value in row])
 
     def repeat(self, connection: Connection, notifications: Sequence[int]) -> None:
         """Count these notifications as said once more."""
-        _cursor(connection).executemany(
+        cursor_of(connection).executemany(
             "UPDATE notifications SET repeats = repeats + 1 WHERE id = ?", [(row,) for row in notifications]
         )
 
 
-def _cursor(connection: Connection) -> sqlite3.Cursor:
+def insert_rows(connection: Connection, table: str, columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> None:
+    """All of them, with as few statements as may be."""
+    cursor = cursor_of(connection)
+    for chunk in _chunks(rows):
+        cursor.execute(_insert_sql(table, columns, len(chunk)), [value for row in chunk for value in row])
+
+
+def cursor_of(connection: Connection) -> sqlite3.Cursor:
+    """A cursor of the driver itself."""
     driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
     return driver.cursor()
 
@@ -133,7 +139,7 @@ def _chunks(rows: Sequence[Any]) -> Iterator[Sequence[Any]]:
 
 def _joined(connection: Connection, sql: str, wanted: Iterable[Key]) -> Iterator[tuple[Any, ...]]:
     """The rows of a select over `w(source, key)`, the wanted keys. CROSS JOIN keeps `w` the outer loop."""
-    cursor = _cursor(connection)
+    cursor = cursor_of(connection)
     for chunk in _chunks(list(dict.fromkeys(wanted))):
         values = ",".join(["(?,?)"] * len(chunk))
         cursor.execute(f"WITH w(source, key) AS (VALUES {values}) {sql}", [part for key in chunk for part in key])

@@ -1,8 +1,8 @@
 """The one writer: a thread that owns the writing connection and commits in groups.
 
-In: arrivals and jobs (functions of a connection). All that wait at a moment run in one transaction, behind one fsync;
-their callers wake only after the commit. A job that raises is rolled back alone. The linger is adaptive: none while
-little happens, a moment under load, so that groups grow when it pays.
+In: items (deliveries, arrivals) and jobs (functions of a connection). All that wait at a moment run in one transaction,
+behind one fsync; their callers wake only after the commit. A job that raises is rolled back alone. The linger is
+adaptive: none while little happens, a moment under load, so that groups grow when it pays.
 """
 
 from __future__ import annotations
@@ -14,29 +14,30 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Connection
 
-from relay.store.base import Arrival, Receipt, StoreUnavailableError
+from relay.store.base import StoreUnavailableError
 
 T = TypeVar("T")
 Job = Callable[[Connection], Any]
-_Member = tuple[Arrival, asyncio.Future[Receipt]]
-AcceptGroup = Callable[[Connection, Sequence[Arrival]], list[Receipt]]
+#: What is committed in groups, and what its caller gets.
+Item = TypeVar("Item")
+Gain = TypeVar("Gain")
 
 #: From this many arrivals in a group on, the next one waits a moment for company.
 _BUSY_GROUP = 4
 _LINGER_S = 0.0015
 
 
-class Writer:
+class Writer(Generic[Item, Gain]):
     """Runs arrivals and jobs on its own thread. Bound to the event loop that made it."""
 
     def __init__(
         self,
         connect: Callable[[], Connection],
-        accept: AcceptGroup,
+        accept: Callable[[Connection, Sequence[Item]], Sequence[Gain]],
         *,
         observe: Callable[[int], None] | None = None,
         turns: AbstractContextManager[object] | None = None,
@@ -48,13 +49,13 @@ class Writer:
         self._turns = turns or contextlib.nullcontext()
         self._loop = asyncio.get_running_loop()
         #: Filled by the event loop, emptied by the writer's thread when its transaction begins.
-        self._gathering: deque[_Member] = deque()
+        self._gathering: deque[tuple[Item, asyncio.Future[Gain]]] = deque()
         self._in_flight = 0
         self._group_is_under_way = False
         self._flush_is_planned = False
         self._lingering: asyncio.TimerHandle | None = None
         self._last_group = 0
-        self._queue: queue.SimpleQueue[Callable[[], None] | _Group | _Task | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Callable[[], None] | _Group[Item, Gain] | _Task | None] = queue.SimpleQueue()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
@@ -64,13 +65,13 @@ class Writer:
         """Arrivals that are not yet committed."""
         return len(self._gathering) + self._in_flight
 
-    async def accept(self, arrival: Arrival) -> Receipt:
-        """Commit the arrival together with all that wait now. Raises `StoreUnavailableError`, having kept nothing."""
+    async def accept(self, item: Item) -> Gain:
+        """Commit the delivery together with all that wait now. Raises `StoreUnavailableError`, having kept nothing."""
         if self._closed:
             msg = "the store is closed"
             raise StoreUnavailableError(msg)
-        future: asyncio.Future[Receipt] = self._loop.create_future()
-        self._gathering.append((arrival, future))
+        future: asyncio.Future[Gain] = self._loop.create_future()
+        self._gathering.append((item, future))
         self._plan_flush()
         return await future
 
@@ -166,7 +167,7 @@ class Writer:
                     connection.close()
                 return
 
-    def _transaction(self, connection: Connection, work: list[_Group | _Task]) -> None:
+    def _transaction(self, connection: Connection, work: list[_Group[Item, Gain] | _Task]) -> None:
         with self._turns:
             if len(work) == 1 and isinstance(work[0], _Group) and self._accept_alone(connection, work[0]):
                 return
@@ -178,7 +179,7 @@ class Writer:
                     else:
                         _run_task(connection, item)
 
-    def _accept_alone(self, connection: Connection, group: _Group) -> bool:
+    def _accept_alone(self, connection: Connection, group: _Group[Item, Gain]) -> bool:
         """The common case, without a savepoint. False: something in it cannot be taken, and nothing was kept."""
         try:
             with connection.begin():
@@ -191,7 +192,7 @@ class Writer:
         self._observe(len(group.members))
         return True
 
-    def _accept_group(self, connection: Connection, group: _Group) -> None:
+    def _accept_group(self, connection: Connection, group: _Group[Item, Gain]) -> None:
         arrivals = [arrival for arrival, _ in group.members]
         try:
             with connection.begin_nested():
@@ -203,16 +204,16 @@ class Writer:
             group.values = [self._accept_one(connection, arrival) for arrival in arrivals]
         self._observe(len(arrivals))
 
-    def _accept_one(self, connection: Connection, arrival: Arrival) -> Receipt | Exception:
+    def _accept_one(self, connection: Connection, item: Item) -> Gain | Exception:
         try:
             with connection.begin_nested():
-                return self._accept(connection, [arrival])[0]
+                return self._accept(connection, [item])[0]
         except Exception as error:
             if is_outage(error):
                 raise
             return error
 
-    def _report(self, item: _Group | _Task) -> None:
+    def _report(self, item: _Group[Item, Gain] | _Task) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is waiting any more
             if isinstance(item, _Group):
                 self._loop.call_soon_threadsafe(self._group_is_done, item.settled())
@@ -220,13 +221,13 @@ class Writer:
                 self._loop.call_soon_threadsafe(self._wake, item.settled())
 
 
-class _Group:
+class _Group(Generic[Item, Gain]):
     """Arrivals that share one commit: all that wait when its transaction has begun."""
 
-    def __init__(self, gathering: deque[_Member]) -> None:
+    def __init__(self, gathering: deque[tuple[Item, asyncio.Future[Gain]]]) -> None:
         self._gathering = gathering
-        self.members: list[_Member] = []
-        self.values: list[Receipt | Exception] = []
+        self.members: list[tuple[Item, asyncio.Future[Gain]]] = []
+        self.values: Sequence[Gain | Exception] = []
 
     def gather(self) -> int:
         """Take in all that wait now. Returns how many there are."""
