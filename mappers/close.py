@@ -65,7 +65,7 @@ task.lead user
 ACTIONS = "created updated deleted completed answered sent received started canceled scheduled"
 provider.ignores(
     *(f"{kind}.{action}" for kind in OTHERS.split() for action in ACTIONS.split()),
-    *("lead.deleted", "lead.merged", "contact.deleted", "opportunity.deleted"),
+    *("lead.deleted", "contact.deleted", "opportunity.deleted"),
 )
 
 
@@ -168,6 +168,14 @@ def lead(n: Notification) -> Iterator[Draft | Learned]:
         properties = {"from_stage": before.get("status_label"), "to_stage": o.get("status_label"), "lead_id": lead_id}
         once, at_ms = f"lead_status:{n.id}", _at_ms(n)
         yield event("lifecycle_stage_changed", once=once, at_ms=at_ms, properties=properties, **about)
+
+
+@provider.on("lead.merged")
+def leads_merged(n: Notification) -> Iterator[Learned]:
+    meta = _event(n).get("meta") or {}
+    ids = [found for name in ("merge_destination_lead_id", "merge_source_lead_id") if (found := meta.get(name))]
+    if len(set(ids)) > 1:
+        yield Learned(keys=tuple(f"lead:{found}" for found in ids), same=True)
 
 
 def _contact(contact: Json) -> Learned:

@@ -19,7 +19,7 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from relay.serving import listen
+from relay.serving import StartError, listen
 from tests import acme
 from tests.commands import Commands, Ended, Serving, mount_acme
 from tests.conftest import API_KEY, EventsApi, until
@@ -232,11 +232,19 @@ async def test_a_parent_that_is_killed_takes_all_with_it_and_the_port_is_free(be
         os.kill(crew.pid, signal.SIGKILL)
         await until(lambda: _are_gone(children), tries=400)  # two seconds
 
-        listen("127.0.0.1", crew.port).close()
+        await until(lambda: _is_free(crew.port))  # a process is a zombie a moment before its last thread is gone
     assert -signal.SIGKILL == crew.serving.code
     async with begin(RELAY_PORT=str(crew.port)) as crew:
         assert 200 == (await crew.post(1)).status_code
         assert 1 == crew.events()
+
+
+async def _is_free(port: int) -> bool:
+    try:
+        listen("127.0.0.1", port).close()
+    except StartError:
+        return False
+    return True
 
 
 async def _are_gone(processes: list[psutil.Process]) -> bool:
