@@ -46,6 +46,7 @@ provider = Provider(
         base="https://api.gocardless.com",
         bases={"sandbox_": "https://api-sandbox.gocardless.com"},
         headers={"gocardless-version": "2015-07-06"},
+        is_needed=True,
     ),
 )
 

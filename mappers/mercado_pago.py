@@ -55,7 +55,7 @@ provider = Provider(
         prefix="APP_USR-",
         mistaken={"TEST-": "an access token of the test mode"},
     ),
-    api=Api(base="https://api.mercadopago.com"),
+    api=Api(base="https://api.mercadopago.com", is_needed=True),
 )
 
 #: Twins of the payment, or about none.

@@ -86,13 +86,14 @@ provider = Provider(
         meaning="Mollie > Developers > API keys (live_...), or an organization access token that may read payments, "
         "refunds, customers and events",
     ),
-    api=Api(base="https://api.mollie.com/v2", each_is_news=True),
+    api=Api(base="https://api.mollie.com/v2", each_is_news=True, is_needed=True),
 )
 
 #: Twins of payment.paid, and steps that are no facts.
 TWINS = """
 classic order payment.authorized payment.pending sales-invoice.paid sales-invoice.created sales-invoice.issued
-sales-invoice.canceled balance-transaction.created
+sales-invoice.canceled balance-transaction.created refund.initiated refund.queued refund.pending refund.processing
+refund.failed refund.canceled
 """
 provider.ignores(*TWINS.split())
 

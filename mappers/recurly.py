@@ -55,6 +55,7 @@ provider = Provider(
         base="https://v3.recurly.com",
         auth=basic_key,
         headers={"accept": "application/vnd.recurly.v2021-02-25+json"},
+        is_needed=True,
     ),
 )
 

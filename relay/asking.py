@@ -54,6 +54,8 @@ class Api:
     #: Its deliveries say the same, word for word, whenever something changed: each gets the header `RECEIVED`, which
     #: can be made part of the notification's id.
     each_is_news: bool = False
+    #: Little can be mapped without an answer: a source without an API key is worth a warning.
+    is_needed: bool = False
 
     def base_for(self, key: str) -> str:
         """The base for this key."""
@@ -81,13 +83,18 @@ class Ask:
     def needs_key(self) -> bool:
         return self.path.startswith("/")
 
+    @property
+    def place(self) -> str:
+        """The path without its query, which may name somebody: for logs."""
+        return self.path.partition("?")[0]
+
 
 class UnansweredError(Exception):
     """A mapper needs an answer that is not known yet. Let it pass: the relay asks, and maps again."""
 
     def __init__(self, ask: Ask) -> None:
         self.ask = ask
-        super().__init__(f"the provider is still to be asked for {ask.path}")
+        super().__init__(f"the provider is still to be asked for {ask.place}")
 
 
 def path_of(template: str, ids: tuple[object, ...]) -> str:

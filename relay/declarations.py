@@ -117,7 +117,7 @@ class VerifyTable(_Table):
     )
     tolerance_s: int = Field(300, ge=1, description="How far the signed time may lie from now, in seconds, both ways.")
     enforce_time: bool = Field(
-        default=True, description="false: the time is signed, but any will do (retries repeat it)."
+        default=True, description="false: the time is signed, and any will do (retries repeat it)."
     )
     key: KeyForm | None = Field(
         None,

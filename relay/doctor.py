@@ -124,7 +124,7 @@ def _source(source: Source, provider: Provider) -> Finding:
 
 def _asking(source: Source, provider: Provider) -> Iterator[Finding]:
     """Whether the provider can be asked for what its notifications leave out."""
-    if provider.api is not None and provider.api.base and source.api_key is None:
+    if provider.api is not None and provider.api.is_needed and source.api_key is None:
         name = api_key_variable(provider.name)
         yield warning(
             f"source {source.slug}",

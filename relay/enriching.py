@@ -25,7 +25,7 @@ import structlog
 
 from relay import __version__
 from relay.contract import Api, Ask, Delivery, Provider
-from relay.mapping import MOST_ANSWERS, map_delivery
+from relay.mapping import MOST_ANSWERS, can_ask, map_delivery
 from relay.metrics import Metrics
 from relay.retry import Breaker, Closed, Open, ask as may_call, backoff_ms, failed, succeeded, wait_ms
 from relay.sources import Source
@@ -53,10 +53,12 @@ class AskingRules:
     at_once: int = 4
     #: Notifications that are worked on together.
     claim: int = 50
-    lease_ms: int = 60_000
+    lease_ms: int = 120_000
     backoff_base_ms: int = 2_000
     backoff_cap_ms: int = 3_600_000
     give_up_ms: int = 3 * _DAY_MS
+    #: For what is only good to know.
+    give_up_optional_ms: int = 3_600_000
     #: An answer may serve other notifications for so long, if it was asked for after they had come.
     fresh_ms: int = 30_000
 
@@ -91,8 +93,8 @@ def url_of(api: Api, source: Source, ask: Ask) -> str | None:
         return ask.path if api.also is not None and api.also.fullmatch(ask.path) else None
     key = source.api_key.get_secret_value() if source.api_key else ""
     base = source.api_base or api.base_for(key)
-    path = ask.path.partition("?")[0]
-    is_plain = all(segment not in {"", ".", ".."} for segment in path[1:].split("/")) and "\\" not in ask.path
+    segments = ask.place[1:].removesuffix("/").split("/")
+    is_plain = not {"", ".", ".."} & set(segments) and "\\" not in ask.path
     return base + ask.path if base and is_plain and ask.path.isprintable() and "#" not in ask.path else None
 
 
@@ -234,18 +236,23 @@ class Asker:
         """The API's word; that it has no such thing is an answer to whoever can do without."""
         try:
             url = url_of(self._api, self._source, ask)
-            if ask.needs_key and self._source.api_key is None:
-                words = f"{self._provider.title} is to be asked for {ask.path}, and the source has no API key"
+            if not can_ask(self._provider, self._source, ask):
+                words = f"{self._provider.title} is to be asked for {ask.place}, and the source has no API key or base"
                 return Later(words, wait_ms=self._rules.backoff_cap_ms, is_try=False)
             if url is None:
-                return Refused(f"{ask.path} is none of {self._provider.title}'s own places, and is not called")
-            result = await self._shared(ask, url, todo.kept.received_at_ms)
+                result: Result = Refused(
+                    f"{ask.place} is none of {self._provider.title}'s own places; it is not called"
+                )
+            else:
+                result = await self._shared(ask, url, todo.kept.received_at_ms)
         except Exception as error:
             log.exception("asking stumbled", source=self._source.slug, notification=name)
             return Later(f"{type(error).__name__}: {error}")
-        if isinstance(result, Later) and result.is_nothing and ask.is_optional:
-            return Answered(None)
-        return result
+        if isinstance(result, Answered) or not ask.is_optional:
+            return result
+        waited_ms = self._clock() - todo.began_at_ms[name]
+        is_later = isinstance(result, Later) and not result.is_nothing
+        return result if is_later and waited_ms < self._rules.give_up_optional_ms else Answered(None)
 
     async def _shared(self, ask: Ask, url: str, received_at_ms: int) -> Result:
         """One call for all that need it at the same time, or need it now and came before it was made."""
@@ -298,7 +305,7 @@ class Asker:
             headers["content-type"] = "application/json"
         async with self._http.stream(ask.method, url, headers=headers, content=ask.body or None) as response:
             status, what = response.status_code, f"{self._provider.title}'s API"
-            words = f"{what} answered {status} when asked for {ask.path}"
+            words = f"{what} answered {status} when asked for {ask.place}"
             if not response.is_success:
                 return self._failure(response, words, ask), str(status)
             raw = b""
@@ -311,7 +318,7 @@ class Asker:
         try:
             value = orjson.loads(raw)
         except orjson.JSONDecodeError:
-            return Later(f"{what} answered with something that is not JSON when asked for {ask.path}"), "no_json"
+            return Later(f"{what} answered with something that is not JSON when asked for {ask.place}"), "no_json"
         return (Refused(f"{what} answered with nothing") if value is None else Answered(value)), str(status)
 
     def _failure(self, response: httpx.Response, words: str, ask: Ask) -> Result:

@@ -76,8 +76,10 @@ def map_notification(provider: Provider, source: Source, notification: Notificat
 
 
 def can_ask(provider: Provider, source: Source, ask: Ask) -> bool:
-    """Whether the source may make this call: it has the key, or none is needed."""
-    return provider.api is not None and (source.api_key is not None or not ask.needs_key)
+    """Whether the source can make this call: it has the key, or none is needed."""
+    if provider.api is None or not ask.needs_key:
+        return provider.api is not None
+    return source.api_key is not None and bool(source.api_base or provider.api.base)
 
 
 def _to_do(provider: Provider, source: Source, notification: Notification, ask: Ask, received_at_ms: int) -> Mapped:
@@ -87,9 +89,9 @@ def _to_do(provider: Provider, source: Source, notification: Notification, ask: 
         if len(answers) <= MOST_ANSWERS:
             without = replace(notification, answers=answers)
             return map_notification(provider, source, without, received_at_ms=received_at_ms)
-    words = f"{provider.title} is to be asked for {ask.path}"
+    words = f"{provider.title} is to be asked for {ask.place}"
     if not can_ask(provider, source, ask):
-        words += f", and the source {source.slug} has no API key"
+        words += f", and the source {source.slug} has no API key (or, where it has no other, no API base)"
     return Mapped(notification_id=notification.id, type=notification.type, outcome=Outcome.TO_DO, error=words, ask=ask)
 
 

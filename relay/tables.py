@@ -11,9 +11,10 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 #: How the user wrote a field: `RELAY_PORT`, or `relay.toml: sources.shop.guard`.
 NameOf = Callable[[str], str]
@@ -27,6 +28,13 @@ _PLAIN = {
     "float_parsing": "must be a number",
     "string_type": "must be a text",
     "tuple_type": "must be a list",
+    "list_type": "must be a list",
+    "dict_type": "must be a table",
+    "model_type": "must be a table",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "too_short": "must not be empty",
+    "string_too_short": "must not be empty",
 }
 
 
@@ -127,12 +135,41 @@ def sentences(error: ValidationError, model: type[BaseModel], name_of: NameOf) -
 
 
 def _sentence(found: Any, model: type[BaseModel], name_of: NameOf) -> str:
-    key = str(found["loc"][0]) if found["loc"] else ""
-    info = model.model_fields.get(key.lower())  # an alias is the field's name in capitals
+    path, info, known = _looked_up(found["loc"], model)
     if info is None:
-        return f"{name_of(key)} is not a setting.{meant(key, model.model_fields)} Correct or remove it."
+        return f"{name_of(path)} is not a setting.{meant(path.rpartition('.')[2], known)} Correct or remove it."
     if found["type"] == "missing":
-        return f"{name_of(key)} is missing. {info.description}"
+        return f"{name_of(path)} is missing. {info.description}"
     must = _PLAIN.get(found["type"], found["msg"].removeprefix("Value error, ").replace("Input should be", "must be"))
     shown = "" if "Secret" in repr(info.annotation) else f", but is {found['input']!r}"
-    return f"{name_of(key)} {must}{shown}. {info.description}"
+    return f"{name_of(path)} {must}{shown}. {info.description}"
+
+
+def _looked_up(
+    steps: tuple[int | str, ...], model: type[BaseModel]
+) -> tuple[str, FieldInfo | None, Mapping[str, FieldInfo]]:
+    """The path of a key (`events[1].revenue`), its field (None: there is none), and the fields of its table."""
+    path = str(steps[0]) if steps else ""
+    fields = model.model_fields
+    info = fields.get(path.lower())  # an alias is the field's name in capitals
+    table = None if info is None else _table_in(info.annotation)
+    if table is None:
+        return path, info, fields
+    for step in steps[1:]:
+        if step == "[key]":
+            continue
+        path += f"[{step}]" if isinstance(step, int) else f".{step}"
+        if isinstance(step, str) and table is not None:
+            fields = table.model_fields
+            info = fields.get(step)
+            if info is None:
+                break
+            table = _table_in(info.annotation)
+    return path, info, fields
+
+
+def _table_in(annotation: Any) -> type[BaseModel] | None:
+    """The model of the tables that a field holds, one or a list of them; None where it holds none."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((table for part in get_args(annotation) if (table := _table_in(part))), None)

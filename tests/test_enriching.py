@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -66,7 +67,12 @@ def thin() -> Provider:
         is_test=lambda item: any(isinstance(one, dict) and one.get("test") for one in (item.answers or {}).values()),
         secret=SecretShape(meaning="Settings"),
         api_key=SecretShape(meaning="Settings, API keys", prefix="key_"),
-        api=Api(base="https://api.thin.example/v1", headers={"thin-version": "2026-01-01"}),
+        api=Api(
+            base="https://api.thin.example/v1",
+            headers={"thin-version": "2026-01-01"},
+            also=re.compile(r"http://127\.0\.0\.1:\d+/confirm\?token=\w+"),
+            is_needed=True,
+        ),
     )
 
     @provider.on("paid")
@@ -88,6 +94,11 @@ def thin() -> Provider:
         contact = n.look_up("/contacts/{}", n.body["contact"]) or {}
         yield conversion("lead_created", once=f"lead:{n.body['contact']}", at_ms=n.body["at"] * 1000,
                          person=Person(email=contact.get("email"), customer_id=n.body["contact"]))  # fmt: skip
+
+    @provider.on("confirm")
+    def confirm(n: Notification) -> Iterator[Draft]:
+        n.ask(n.body["url"])
+        yield from ()
 
     @provider.on("endless")
     def endless(n: Notification) -> Iterator[Draft]:
@@ -311,6 +322,30 @@ async def test_what_is_only_good_to_know_may_be_missing(stage: Stage) -> None:
     assert event["properties"]["identity"] == "customer_id"
 
 
+@pytest.mark.parametrize("status", [400, 500, 401])
+async def test_what_is_only_good_to_know_does_not_hold_up_the_event_for_long(
+    stage: Stage, api: StandIn, status: int
+) -> None:
+    api.trouble = [(status, {})] * 1000
+    await stage.receive({"id": "evt_9", "type": "lead", "contact": "con_9", "at": 1_795_000_000})
+    for _ in range(10):
+        await stage.asker.tick()
+        stage.clock.advance(seconds=900)
+
+    assert len(await stage.events()) == 1
+    assert await stage.store.to_do() == {}
+
+
+async def test_a_confirmation_is_fetched_from_a_pinned_place_without_the_key(stage: Stage, api: StandIn) -> None:
+    api.trouble = [lambda _s, _r, send: answer(send, 200, body=b"<ok/>")]
+    await stage.receive({"id": "evt_1", "type": "confirm", "url": f"{api.url}/confirm?token=abc"})
+    await stage.receive({"id": "evt_2", "type": "confirm", "url": f"{api.url}/elsewhere?token=abc"})
+    await stage.asker.tick()
+
+    assert (api.asked, ["authorization" in sent for sent in api.headers]) == (["/confirm"], [False])
+    assert (await stage.failed(), await stage.store.to_do()) == (["evt_2"], {})
+
+
 async def test_without_a_key_what_is_only_good_to_know_is_not_asked_for(api: StandIn, stage_with: StageWith) -> None:
     stage = stage_with(RELAY_THIN_API_KEY=None)
     await stage.receive({"id": "evt_9", "type": "lead", "contact": "con_9", "at": 1_795_000_000})
@@ -507,6 +542,12 @@ def test_a_call_never_leaves_the_providers_own_places(tmp_path: Path, path: str)
     source = source_at("https://api.thin.example/v1", tmp_path)
 
     assert url_of(provider.api or Api(), source, Ask(path=path)) is None
+
+
+def test_a_slash_at_the_end_of_a_path_is_kept(tmp_path: Path) -> None:
+    source = source_at("https://api.thin.example/v1", tmp_path)
+
+    assert url_of(Api(base="x"), source, Ask(path="/contact/1/?a=b")) == "https://api.thin.example/v1/contact/1/?a=b"
 
 
 def test_a_key_of_another_mode_goes_to_another_base(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from relay.ids import made_at_ms
 from relay.store.base import Answers, Kept, PutOff, ToDo
 from relay.store.ledger import unpack
-from relay.store.schema import asks, deliveries, notifications
+from relay.store.schema import Outcome, asks, deliveries, notifications
 from relay.vault import Vault, VaultError
 
 log = structlog.get_logger("relay.store")
@@ -128,7 +128,8 @@ def put_off(connection: Connection, kept: Kept, later: Mapping[str, PutOff], *, 
                 began_at_ms=func.coalesce(asks.c.began_at_ms, now_ms),
             )
         )
-        connection.execute(update(notifications).where(notifications.c.id == row).values(error=put.words))
+        is_open = (notifications.c.id == row) & (notifications.c.outcome == Outcome.TO_DO)
+        connection.execute(update(notifications).where(is_open).values(error=put.words))
 
 
 def waiting(connection: Connection) -> dict[str, int]:
