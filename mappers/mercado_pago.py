@@ -43,7 +43,7 @@ provider = Provider(
     docs="https://www.mercadopago.com.br/developers/en/docs/your-integrations/notifications/webhooks",
     verifier=mercado_pago_signature(),
     # Nothing of the body is signed but `data.id`: another id makes another call of the API, and no other event.
-    notification_id=composed(field("data.id"), field("id"), field("action")),
+    notification_id=composed(*map(field, ("data.id", "id", "action", "date_created"))),
     notification_type=field("type"),
     is_test=_is_test,
     secret=SecretShape(
@@ -159,6 +159,55 @@ def _made(o: Json, about: Json, number: int | None) -> Iterator[Draft]:
         ends = ENDS.get(o.get("status_detail") or "")
         for word in filter(None, ("dispute_opened", ends)):
             yield event(word, once=f"{word}:{o['id']}", at_ms=_changed_ms(o), **_unpaid(o, about))
+
+
+# --- orders: the newer API, whose payments are told by their order ----------------------------------------------------
+
+#: What a country pays in, by either of its codes; some answers do not say the currency.
+CURRENCIES = {
+    "AR": "ARS", "BR": "BRL", "CL": "CLP", "CO": "COP", "MX": "MXN", "PE": "PEN", "UY": "UYU",
+    "ARG": "ARS", "BRA": "BRL", "CHL": "CLP", "COL": "COP", "MEX": "MXN", "PER": "PEN", "URY": "UYU",
+}  # fmt: skip
+
+
+def _once(kind: str, o: Json) -> tuple[str, ...]:
+    """Under its id here, and under the one that the payments API has for it."""
+    known = (o["id"], o.get("reference_id") or (o.get("reference") or {}).get("id"))
+    return tuple(f"{kind}:{value}" for value in known if value)
+
+
+@provider.on("order")
+def order(n: Notification) -> Iterator[Draft]:
+    o: Json = n.ask("/v1/orders/{}", n.body["data"]["id"])
+    payer, told = o.get("payer") or {}, o.get("transactions") or {}
+    person = _person(payer.get("customer_id"), payer.get("email"))
+    changed_ms, currency = _ms(o["last_updated_date"]), o.get("currency") or CURRENCIES[o["country_code"]]
+    # a payment has no time of its own
+    at_ms = changed_ms if o.get("status_detail") == "accredited" else _ms(o["created_date"])
+    for made in told.get("payments") or ():
+        method, status = made.get("payment_method") or {}, made["status"]
+        properties = {"order_id": o["id"], "method": method.get("id"), "installments": method.get("installments")}
+        about: dict[str, Any] = {"person": person, "metadata": _metadata(o), "properties": _known(properties)}
+        amount, once = from_major(made.get("paid_amount") or made["amount"]), _once("payment", made)
+        amount_asked = {"amount": from_major(made["amount"]), "currency": currency.upper()}
+        unpaid: dict[str, Any] = {**about, "properties": {**about["properties"], **amount_asked}}
+        number = ((made.get("subscription_data") or {}).get("subscription_sequence") or {}).get("number")
+        name = "purchase" if number is None else "subscription_started" if number == 1 else "subscription_renewed"
+        if status in ("processed", "refunded", "charged_back") and amount:
+            yield conversion(name, once=once, at_ms=at_ms, revenue=amount, currency=currency, **about)
+        if status == "failed":
+            unpaid["properties"] |= _known({"reason": made.get("status_detail")})
+            yield event("payment_failed", once=f"payment_failed:{made['id']}", at_ms=changed_ms, **unpaid)
+        if status == "charged_back":
+            ends = ENDS.get(made.get("status_detail") or "")
+            for word in filter(None, ("dispute_opened", ends)):
+                yield event(word, once=f"{word}:{made['id']}", at_ms=changed_ms, **unpaid)
+    for back in told.get("refunds") or ():
+        if back.get("status") == "processed":
+            about = {"person": person, "metadata": _metadata(o)}
+            about["properties"] = {"order_id": o["id"], "refund_id": back["id"]}
+            money = {"revenue": -from_major(back["amount"]), "currency": currency}
+            yield event("refund", once=_once("refund", back), at_ms=changed_ms, **money, **about)
 
 
 # --- subscriptions ----------------------------------------------------------------------------------------------------

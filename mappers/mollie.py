@@ -36,8 +36,8 @@ from relay.signatures import either, hmac_sha256, query_token
 
 Json = Mapping[str, Any]
 
-#: The kinds of a classic webhook, by how the id begins.
-KINDS = {"tr": "payment", "pl": "payment-link", "ord": "order"}
+#: The kinds of a classic webhook, and of an object without an event around it, by how the id begins.
+KINDS = {"tr": "payment", "pl": "payment-link", "re": "refund", "chb": "chargeback", "ord": "order"}
 
 
 def _parse(raw: bytes) -> Any:
@@ -92,7 +92,7 @@ provider = Provider(
 #: Twins of payment.paid, and steps that are no facts.
 TWINS = """
 classic order payment.authorized payment.pending sales-invoice.paid sales-invoice.created sales-invoice.issued
-sales-invoice.canceled balance-transaction.created refund.initiated refund.queued refund.pending refund.processing
+sales-invoice.canceled balance-transaction.created refund.queued refund.pending refund.processing
 refund.failed refund.canceled
 """
 provider.ignores(*TWINS.split())
@@ -235,13 +235,13 @@ def _object(n: Notification) -> Json:
     return found
 
 
-@provider.on("refund.refunded")
+@provider.on("refund", "refund.refunded")
 def refund(n: Notification) -> Iterator[Draft]:
     o = _object(n)
     yield from _refund({**o, "status": o.get("status") or "refunded"}, _by_payment(n, o))
 
 
-@provider.on("chargeback.received", "chargeback.reversed")
+@provider.on("chargeback", "chargeback.received", "chargeback.reversed")
 def chargeback(n: Notification) -> Iterator[Draft]:
     o = _object(n)
     yield from _chargeback(o, _by_payment(n, o))

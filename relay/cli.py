@@ -159,7 +159,7 @@ def doctor(*, as_json: Json = False) -> None:
 
     async def all_findings() -> list[Finding]:
         try:
-            providers = registry.load_providers(settings_of.mappers_dir())
+            providers = settings_of.declare(registry.load_providers(settings_of.mappers_dir()))
             settings = settings_of.load(providers)
         except (registry.RegistryError, settings_of.SettingsError) as error:
             subject = "providers" if isinstance(error, registry.RegistryError) else "settings"

@@ -127,7 +127,8 @@ class Draft:
     name: str
     #: The keys of the business fact. One of them taken by an earlier draft makes this one a duplicate of it.
     once: tuple[str, ...]
-    #: When it happened, by the provider's clock, in Unix milliseconds.
+    #: When it happened, by the provider's clock, in Unix milliseconds. 0: it does not say. For that, and for a time
+    #: that is still to come by more than a day, the time of arrival stands.
     at_ms: int
     person: Person = NOBODY
     #: What was paid, in major units, tax included. Negative for money given back.

@@ -19,6 +19,8 @@ from relay.places import Template, reading
 
 #: `provider = "standard_webhooks"`: the signature, the id, the type and the time are known, only the meaning is not.
 STANDARD_WEBHOOKS = "standard_webhooks"
+#: `time = "arrival"`: for a sender that does not say when it happened.
+ARRIVAL = "arrival"
 
 
 def _expression(text: str) -> str:
@@ -147,7 +149,9 @@ class NotificationTable(_Table):
     ignore: Types = Field([], description="Types that are known and left out on purpose.")
     test: Expr | None = Field(None, description="True for what comes of the sender's test mode.")
     account: Expr | None = Field(None, description="The account within the source, where one sends for several.")
-    time: Expr | None = Field(None, description="When it happened, for events that do not say it themselves.")
+    time: Expr | None = Field(
+        None, description="When it happened, for events that do not say it themselves. The word arrival: when it came."
+    )
     time_format: TimeFormat = Field(
         "iso8601",
         description="iso8601, seconds, milliseconds, seconds_or_milliseconds, rfc1123, or a pattern (%d/%m/%Y). A time "

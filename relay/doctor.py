@@ -241,7 +241,7 @@ def _to_do(connection: Connection) -> Iterator[Finding]:
     for source, number in asks.waiting(connection).items():
         yield warning(
             f"source {source}",
-            f"{number} notifications wait until the provider's API can be asked about them",
+            f"notifications that wait until the provider's API can be asked about them: {number}",
             "Is its API key set, and right? The log of relay serve says what the API answers.",
         )
 

@@ -22,6 +22,7 @@ from relay.contract import (
     UnmappableError,
     digest_of,
 )
+from relay.event import DAY_MS
 from relay.sealing import Entity, Withheld, learn, seal
 from relay.sources import Source
 from relay.store.base import Mapped, Outgoing
@@ -109,6 +110,8 @@ def _seal_all(
         if isinstance(thing, Draft):
             if thing.option is not None and thing.option not in source.enabled:
                 continue
+            if not 0 < thing.at_ms <= received_at_ms + DAY_MS:
+                thing = replace(thing, at_ms=received_at_ms)  # noqa: PLW2901
             sealed = seal(thing, notification, source.policy)
             if isinstance(sealed, Withheld):
                 raise UnmappableError(sealed.reason)

@@ -14,6 +14,7 @@ from typing import Self
 from pydantic import PrivateAttr
 
 from relay.contract import Provider
+from relay.declared import declare as declare_source, declares, provider_name, without_declaration
 from relay.sources import DEFAULT, Destination, Source, SourceRules, make_destination, make_source, slug_of
 from relay.tables import Complaints, NameOf, Table, Tables, read_tables
 from relay.variables import (
@@ -21,12 +22,13 @@ from relay.variables import (
     Variables,
     read_variables,
     refuse_unknown,
+    secret_variable,
     take,
     variable,
     variables_of,
 )
 
-__all__ = ["Destination", "Settings", "SettingsError", "Source", "load", "mappers_dir"]
+__all__ = ["Destination", "Settings", "SettingsError", "Source", "declare", "load", "mappers_dir"]
 
 ENV_FILE = Path(".env")
 CONFIG = Path("relay.toml")
@@ -115,6 +117,39 @@ def mappers_dir(*, environ: Mapping[str, str] | None = None, env_file: Path = EN
     return Path(found) if found else None
 
 
+def declare(
+    known: Mapping[str, Provider],
+    *,
+    environ: Mapping[str, str] | None = None,
+    env_file: Path = ENV_FILE,
+    config: Path | None = None,
+) -> dict[str, Provider]:
+    """The known providers, and those that `relay.toml` declares, which `load` needs too. Raises `SettingsError`.
+
+    What else is wrong in the file or with the variables is for `load` to tell.
+    """
+    given = read_variables(environ, env_file, Complaints())
+    path = config or Path(given.get("RELAY_CONFIG") or CONFIG)
+    if not path.exists():
+        return dict(known)
+    tables, complaints = read_tables(path, given, Complaints()), Complaints()
+    found = dict(known)
+    for slug, table in tables.sources.items():
+        if table is None or not declares(table):
+            continue
+        name, name_of = provider_name(slug), partial(tables.name_of, "sources", slug)
+        if name in found:
+            complaints.problems.append(
+                f"{name_of('')}: a provider is called {name!r} already. Give the source another slug, or set provider "
+                "in place of a signature and a mapping of its own."
+            )
+        elif provider := declare_source(slug, table, name_of=name_of, complaints=complaints):
+            found[name] = provider
+    if complaints.problems:
+        raise SettingsError(complaints.problems)
+    return found
+
+
 def _refuse_contradictions(
     variables: Variables, given: Mapping[str, str], providers: Mapping[str, Provider], complaints: Complaints
 ) -> None:
@@ -177,7 +212,7 @@ def _sources(
     destinations: list[str],
     complaints: Complaints,
 ) -> dict[str, Source | None]:
-    """By slug; None for one that is wrong."""
+    """By slug; None for one that is wrong. One that declares its provider may have its secret in a variable as well."""
     rules = variables.model_dump(include=set(SourceRules.model_fields))
     declared: dict[str, tuple[Table | None, NameOf]] = {}
     for provider in providers.values():
@@ -185,7 +220,13 @@ def _sources(
         if own["secrets"] in given:
             said = {key: given[name] for key, name in own.items() if given.get(name) or key == "secrets"}
             declared[slug_of(provider.name)] = ({"provider": provider.name, **said}, partial(_variable_of_source, own))
-    for slug, table in tables.sources.items():
+    for slug, written in tables.sources.items():
+        table: Table | None = written
+        if written is not None and declares(written):
+            own_secret = secret_variable(provider_name(slug))
+            is_its_own = slug in declared and ("secrets" not in written or own_secret in tables.referenced)
+            from_variables = declared.pop(slug)[0] if is_its_own else None
+            table = without_declaration(slug, {**(from_variables or {}), **written})
         if slug in declared:
             complaints.problems.append(
                 f"{tables.name_of('sources', slug)} is defined by {declared[slug][1]('secrets')} too. Remove one of "
@@ -207,7 +248,20 @@ def _sources(
                 complaints=complaints,
             )
         )
+        if slug in tables.sources and declares(tables.sources[slug] or {}):
+            _refuse_faulty_secrets(made[slug], providers, name_of, complaints)
     return made
+
+
+def _refuse_faulty_secrets(
+    source: Source | None, providers: Mapping[str, Provider], name_of: NameOf, complaints: Complaints
+) -> None:
+    """A secret that is no key for what its own table says of it: one of the two was mistyped."""
+    if source is None:
+        return
+    for number, secret in enumerate(source.secrets, 1):
+        if fault := providers[source.provider].verifier.fault(secret.get_secret_value()):
+            complaints.problems.append(f"{name_of('secrets')}: secret {number} {fault}, as verify has it. Correct one.")
 
 
 def _variable_of_source(own: Mapping[str, str], key: str) -> str:

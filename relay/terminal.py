@@ -53,8 +53,8 @@ def load_providers() -> Mapping[str, Provider]:
     from relay import registry, settings
 
     try:
-        return registry.load_providers(settings.mappers_dir())
-    except registry.RegistryError as error:
+        return settings.declare(registry.load_providers(settings.mappers_dir()))
+    except (registry.RegistryError, settings.SettingsError) as error:
         fail(str(error), code=WRONG)
 
 

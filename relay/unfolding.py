@@ -80,7 +80,7 @@ class Unfolding:
         """Map the oldest deliveries of the inbox. Returns how many they were."""
         found = await self._store.inbox(limit=_AT_ONCE)
         arrivals = [self._arrival(one) for one in found]
-        receipts = await self._store.unbox(arrivals)
+        receipts = await self._store.unbox(found, arrivals)
         destinations: set[str] = set()
         for arrival, receipt in zip(arrivals, receipts, strict=True):
             self._count(arrival, receipt)
@@ -99,7 +99,6 @@ class Unfolding:
             keep_body=self._keep_bodies,
             notifications=self._mapped(one),
             delivery=one.delivery,
-            content=one.content,
         )
 
     def _mapped(self, one: Inboxed) -> Sequence[Mapped]:

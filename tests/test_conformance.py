@@ -42,12 +42,12 @@ from pathlib import Path
 from relay.cases import read_cases
 from relay.mapping import map_delivery
 from relay.registry import load_providers
-from relay.rehearsal import source_of
+from relay.rehearsal import START_MS, source_of
 
 digest = sha256()
 for provider in load_providers(None).values():
     for case in read_cases(provider, Path("tests/mappers") / provider.name):
-        for mapped in map_delivery(provider, source_of(provider), case.delivery, received_at_ms=0):
+        for mapped in map_delivery(provider, source_of(provider), case.delivery, received_at_ms=START_MS):
             digest.update(mapped.notification_id.encode())
             for outgoing in mapped.events:
                 digest.update(repr(outgoing.sealed.once).encode() + outgoing.sealed.payload)

@@ -185,7 +185,8 @@ class Stage:
     async def receive(self, *bodies: Any) -> None:
         for body in bodies:
             raw = orjson.dumps(body)
-            mapped = map_delivery(self.provider, self.source, Delivery(body=raw, headers={}), received_at_ms=0)
+            delivery = Delivery(body=raw, headers={})
+            mapped = map_delivery(self.provider, self.source, delivery, received_at_ms=self.clock())
             await self.store.accept(arrival(*mapped, source="thin", body=raw, headers={"a": "b"}))
 
     async def events(self) -> list[dict[str, Any]]:
@@ -665,7 +666,7 @@ async def test_the_doctor_says_whose_key_is_missing_and_what_waits_for_it(
     found = [finding async for finding in examine(settings, {"thin": thin()}, clock=unix_ms)]
 
     told = [finding for finding in found if finding.subject == "source thin" and finding.level is Level.WARNING]
-    assert ["RELAY_THIN_API_KEY" in told[0].remedy, told[1].words.startswith("1 notifications wait")] == [True, True]
+    assert ["RELAY_THIN_API_KEY" in told[0].remedy, told[1].words.endswith("them: 1")] == [True, True]
 
 
 async def test_a_body_whose_items_are_no_list_is_parked(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from relay.ids import made_at_ms
 from relay.store.base import Answers, Kept, PutOff, ToDo
-from relay.store.ledger import unpack
+from relay.store.bodies import unpack
 from relay.store.schema import Outcome, asks, deliveries, notifications
 from relay.vault import Vault, VaultError
 

@@ -74,9 +74,8 @@ class Arrival:
     #: False where the retention keeps no bodies; one that could not be mapped is kept all the same.
     keep_body: bool = True
     notifications: Sequence[Mapped] = ()
-    #: Where it comes from the inbox: its row there, and headers and body as they are in the vault.
+    #: Where it comes from the inbox: its id there.
     delivery: int | None = None
-    content: bytes | None = None
 
 
 # --- what comes out ---------------------------------------------------------------------------------------------------
@@ -108,8 +107,8 @@ class Inboxed:
     secret: int
     headers: dict[str, str]
     body: bytes
-    #: Both, as they are in the vault.
-    content: bytes
+    #: Those of one bundle leave the inbox together.
+    bundle: int
     #: Why it cannot be read, where it cannot.
     trouble: str | None = None
 
@@ -277,11 +276,11 @@ class Store(Protocol):
     # mapping
 
     async def inbox(self, *, limit: int) -> Sequence[Inboxed]:
-        """The oldest deliveries that are not mapped yet; fewer than `limit` where they are large."""
+        """The oldest deliveries that are not mapped yet, whole bundles, from about `limit` on no more of them."""
         ...
 
-    async def unbox(self, arrivals: Sequence[Arrival]) -> list[Receipt]:
-        """Commit what was made of deliveries of the inbox, which they leave: each with the guarantees of `accept`.
+    async def unbox(self, found: Sequence[Inboxed], arrivals: Sequence[Arrival]) -> list[Receipt]:
+        """Commit what was made of what `inbox` gave, which leaves it: each with the guarantees of `accept`.
 
         One whose result the store cannot take is kept as a notification that failed, and does not hold up the others.
         """

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Select, delete, func, literal_
 from relay.ids import first_at, made_at_ms
 from relay.store import asks
 from relay.store.base import BatchRow, Depth, EventRow, Kept, StoreUnavailableError
-from relay.store.ledger import unpack
+from relay.store.bodies import unpack
 from relay.store.lookup import event_row, event_rows
 from relay.store.migrations import pending
 from relay.store.schema import (
@@ -20,6 +20,7 @@ from relay.store.schema import (
     EventState,
     Outcome,
     batches,
+    bundles,
     deliveries,
     destinations,
     duplicates,
@@ -120,6 +121,7 @@ class Desk:
         old = first_at(keys_before_ms)
         bodies = first_at(bodies_before_ms)
         pruned = self._forget_bodies(connection, bodies, old)
+        pruned += self._forget(connection, bundles, bundles.c.id, bundles.c.id < bodies)
         pruned += asks.forget(connection, bodies_before=bodies, keys_before=old, piece=_PIECE)
         settled = events.c.state.in_([EventState.SENT, EventState.DEAD])
         pruned += self._forget(connection, events, events.c.id, events.c.id < old, settled)

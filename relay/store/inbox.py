@@ -1,14 +1,15 @@
 """The inbox: deliveries that are committed and not yet mapped. A small SQLite file of its own, beside the database.
 
-It is all that the hot path writes: one row at the end of one table, without an index and without a look at what is
-there. So receiving waits neither for the mapping nor for a prune. A delivery leaves it once the commit of what was made
-of it is on disk; a crash between the two maps it again, and the keys show that it was told.
+It is all that the hot path writes: one row for all deliveries that share a commit, at the end of one table, without an
+index and without a look at what is there. So receiving waits neither for the mapping nor for a prune. Deliveries leave
+it once the commit of what was made of them is on disk; a crash between the two maps them again, and the keys show that
+they were told.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -18,22 +19,20 @@ from sqlalchemy import Connection
 
 from relay.ids import RowIds, made_at_ms
 from relay.store.base import Inboxed, StoreUnavailableError, Verified
-from relay.store.ledger import pack, unpack
-from relay.store.sqlite import cursor_of, insert_rows, open_engine
+from relay.store.bodies import pack, pack_all, unpack, unpack_all
+from relay.store.sqlite import cursor_of, open_engine
 from relay.store.turns import Turns
 from relay.store.writer import Writer, is_outage
 from relay.vault import Vault, VaultError
 
-_COLUMNS = ("id", "source", "secret", "content")
 _TABLE = """
-CREATE TABLE IF NOT EXISTS inbox (
-    id INTEGER NOT NULL PRIMARY KEY, source TEXT NOT NULL, secret INTEGER NOT NULL, content BLOB NOT NULL
-)
+CREATE TABLE IF NOT EXISTS inbox (id INTEGER NOT NULL PRIMARY KEY, deliveries INTEGER NOT NULL, content BLOB NOT NULL)
 """
-_OLDEST = "SELECT id, source, secret, content FROM inbox ORDER BY id LIMIT ?"
+_INSERT = "INSERT INTO inbox (id, deliveries, content) VALUES (?, ?, ?)"
+_OLDEST = "SELECT id, deliveries, content FROM inbox ORDER BY id LIMIT ?"
 _DROP = "DELETE FROM inbox WHERE id IN (SELECT value FROM json_each(?))"
-#: Of contents at once, so that a pile of large ones is no trouble.
-_MOST_BYTES = 2_000_000
+#: The most bytes of bodies in one bundle, but for a body that is larger alone.
+_MOST_BYTES = 1_000_000
 
 
 def inbox_path(database: Path) -> Path:
@@ -75,16 +74,25 @@ class Inbox:
         await self._writer.accept(verified)
 
     def _take(self, connection: Connection, group: Sequence[Verified]) -> list[None]:
-        next_id, seal = self._ids.next, self._vault.seal
-        rows = []
+        bundle: list[tuple[int, bytes]] = []
+        size = 0
         for one in group:
-            row = next_id()
-            rows.append((row, one.source, one.secret, seal(pack(one.headers, one.body), row=row)))
-        insert_rows(connection, "inbox", _COLUMNS, rows)
-        return [None] * len(rows)
+            if bundle and size + len(one.body) > _MOST_BYTES:
+                self._insert(connection, bundle)
+                bundle, size = [], 0
+            about = {"source": one.source, "secret": one.secret, "headers": one.headers}
+            bundle.append((self._ids.next(), pack(about, one.body)))
+            size += len(one.body)
+        self._insert(connection, bundle)
+        return [None] * len(group)
+
+    def _insert(self, connection: Connection, bundle: Sequence[tuple[int, bytes]]) -> None:
+        row = bundle[0][0]
+        content = self._vault.seal(pack_all(bundle), row=row)
+        cursor_of(connection).execute(_INSERT, (row, len(bundle), content))
 
     async def oldest(self, limit: int) -> Sequence[Inboxed]:
-        """As many as may be mapped at once. Raises `StoreUnavailableError`."""
+        """Bundles with about as many deliveries. Raises `StoreUnavailableError`."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._reader, self._oldest, limit)
         except Exception as error:
@@ -96,27 +104,25 @@ class Inbox:
         found: list[Inboxed] = []
         size = 0
         with self._reading.connect() as connection, closing(cursor_of(connection)) as cursor:
-            for row, source, secret, content in cursor.execute(_OLDEST, [limit]):
-                size += len(content)
-                if found and size > _MOST_BYTES:
+            for row, _, content in cursor.execute(_OLDEST, [limit]):
+                opened = self._opened(row, content)
+                size += sum(len(one.body) for one in opened)
+                found += opened
+                if len(found) >= limit or size > _MOST_BYTES:
                     break
-                found.append(self._opened(row, source, secret, content))
         return found
 
-    def _opened(self, row: int, source: str, secret: int, content: bytes) -> Inboxed:
-        headers, body, trouble = dict[str, str](), b"", None
+    def _opened(self, row: int, content: bytes) -> list[Inboxed]:
         try:
-            headers, body = unpack(self._vault.open(content, row=row))
+            bundle = unpack_all(self._vault.open(content, row=row))
         except VaultError as error:
-            trouble = str(error)
-        return Inboxed(
-            delivery=row, source=source, received_at_ms=made_at_ms(row), secret=secret, headers=headers, body=body,
-            content=content, trouble=trouble,
-        )  # fmt: skip
+            return [Inboxed(delivery=row, bundle=row, source="", received_at_ms=made_at_ms(row), secret=0, headers={},
+                            body=content, trouble=str(error))]  # fmt: skip
+        return [_inboxed(row, delivery, plain) for delivery, plain in bundle.items()]
 
-    async def drop(self, deliveries: Sequence[int]) -> None:
+    async def drop(self, bundles: Iterable[int]) -> None:
         """Forget these: they are mapped."""
-        listed = orjson.dumps(deliveries).decode()
+        listed = orjson.dumps(list(bundles)).decode()
         await self._writer.run(lambda connection: cursor_of(connection).execute(_DROP, [listed]).rowcount)
 
     async def close(self) -> None:
@@ -125,3 +131,11 @@ class Inbox:
         self._reading.dispose()
         if self._turns is not None:
             self._turns.close()
+
+
+def _inboxed(bundle: int, delivery: int, plain: bytes) -> Inboxed:
+    about, body = unpack(plain)
+    return Inboxed(
+        delivery=delivery, bundle=bundle, source=about["source"], received_at_ms=made_at_ms(delivery),
+        secret=about["secret"], headers=about["headers"], body=body,
+    )  # fmt: skip

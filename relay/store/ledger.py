@@ -6,18 +6,17 @@ arrival. Pure: both backends write the same rows, each in its own way.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
-
-import orjson
 
 from relay.identity import FALLBACK_RANK
 from relay.ids import RowIds, made_at_ms
 from relay.joining import complete, dump_waiting, is_told_elsewhere
 from relay.sealing import Entity, Sealed
 from relay.store.base import Arrival, Mapped, Outgoing, Receipt
+from relay.store.bodies import pack, pack_all
 from relay.store.schema import KEPT, EventState, Outcome
 from relay.vault import Vault
 
@@ -35,6 +34,7 @@ class Rows:
     """Rows to insert, as tuples in the order of the columns that `COLUMNS` names."""
 
     deliveries: list[tuple[Any, ...]] = field(default_factory=list)
+    bundles: list[tuple[Any, ...]] = field(default_factory=list)
     notifications: list[tuple[Any, ...]] = field(default_factory=list)
     keys: list[tuple[Any, ...]] = field(default_factory=list)
     events: list[tuple[Any, ...]] = field(default_factory=list)
@@ -48,7 +48,8 @@ class Rows:
 
 
 COLUMNS = {
-    "deliveries": ("id", "source", "secret", "size", "content"),
+    "deliveries": ("id", "source", "secret", "size", "content", "bundle"),
+    "bundles": ("id", "content"),
     "notifications": ("id", "delivery", "source", "notification_id", "type", "outcome", "error"),
     "keys": ("source", "key", "ref"),
     "events": (
@@ -96,6 +97,8 @@ class Ledger:
         self._known = known
         self._ids = ids
         self._vault = vault
+        self._bundle: int | None = None
+        self._bundled: list[tuple[int, bytes]] = []
         self.rows = Rows()
 
     def take(self, arrival: Arrival) -> Receipt:
@@ -107,11 +110,25 @@ class Ledger:
             if self.take_notification(arrival.source, delivery, mapped, receipt):
                 is_parked = is_parked or mapped.outcome in KEPT
         if receipt.new or not arrival.notifications:
-            content = None
-            if arrival.keep_body or is_parked:
-                content = arrival.content or self._vault.seal(pack(arrival.headers, arrival.body), row=delivery)
-            self.rows.deliveries.append((delivery, arrival.source, arrival.secret, len(arrival.body), content))
+            self._keep(delivery, arrival, is_parked=is_parked)
         return receipt
+
+    def _keep(self, delivery: int, arrival: Arrival, *, is_parked: bool) -> None:
+        """The delivery's row. What may still be mapped again has its body for itself: it outlives the others'."""
+        content, bundle = None, None
+        if is_parked or (arrival.keep_body and arrival.delivery is None):
+            content = self._vault.seal(pack(arrival.headers, arrival.body), row=delivery)
+        elif arrival.keep_body:
+            bundle = self._bundle = self._bundle or self._ids.next()
+            self._bundled.append((delivery, pack(arrival.headers, arrival.body)))
+        self.rows.deliveries.append((delivery, arrival.source, arrival.secret, len(arrival.body), content, bundle))
+
+    def close_bundle(self) -> None:
+        """Put what came together into one row."""
+        if self._bundle is not None:
+            self.rows.bundles.append((self._bundle, self._vault.seal(pack_all(self._bundled), row=self._bundle)))
+            self._bundle = None
+            self._bundled.clear()
 
     def take_notification(self, source: str, delivery: int, mapped: Mapped, receipt: Receipt) -> bool:
         """A notification and all that it tells. False: it was said before, and only its repeat is counted."""
@@ -236,15 +253,3 @@ def _is_known(entity: Entity | None) -> bool:
     if entity is None:
         return False
     return entity.rank < FALLBACK_RANK if entity.user_id is not None else not entity.names
-
-
-def pack(headers: Mapping[str, str], body: bytes) -> bytes:
-    """Headers and body as one plaintext for the vault."""
-    head = orjson.dumps(dict(headers))
-    return len(head).to_bytes(4, "big") + head + body
-
-
-def unpack(plain: bytes) -> tuple[dict[str, str], bytes]:
-    """What `pack` was given."""
-    end = 4 + int.from_bytes(plain[:4], "big")
-    return orjson.loads(plain[4:end]), plain[end:]

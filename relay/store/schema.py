@@ -97,7 +97,15 @@ deliveries = Table(
     Column("source", Text, nullable=False),
     Column("secret", SmallInteger, nullable=False),  # which of the source's secrets fitted
     Column("size", Integer, nullable=False),  # of the body, in bytes
-    Column("content", LargeBinary),  # headers and body in the vault; None after the retention
+    Column("content", LargeBinary),  # headers and body in the vault, of those that may still be mapped again
+    Column("bundle", BigInteger),  # of the others, the bundle that holds them, until the retention is over
+)
+
+bundles = Table(
+    "bundles",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=False),
+    Column("content", LargeBinary, nullable=False),  # headers and bodies of several deliveries in the vault
 )
 
 notifications = Table(

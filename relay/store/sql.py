@@ -105,6 +105,7 @@ class SqlStore:
     def _accept(self, connection: Connection, arrivals: Sequence[Arrival]) -> list[Receipt]:
         ledger = self._ledger(connection, arrivals)
         receipts = [ledger.take(arrival) for arrival in arrivals]
+        ledger.close_bundle()
         self._write(connection, ledger, receipts[-1])
         return receipts
 
@@ -113,11 +114,11 @@ class SqlStore:
     async def inbox(self, *, limit: int) -> Sequence[Inboxed]:
         return await self._inbox.oldest(limit)
 
-    async def unbox(self, arrivals: Sequence[Arrival]) -> list[Receipt]:
-        if not arrivals:
+    async def unbox(self, found: Sequence[Inboxed], arrivals: Sequence[Arrival]) -> list[Receipt]:
+        if not found:
             return []
         receipts = await self._writer.run(partial(self._unbox, arrivals=arrivals))
-        await self._inbox.drop([arrival.delivery for arrival in arrivals if arrival.delivery is not None])
+        await self._inbox.drop({one.bundle for one in found})
         return receipts
 
     def _unbox(self, connection: Connection, arrivals: Sequence[Arrival]) -> list[Receipt]:
