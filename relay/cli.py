@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from relay import books_cli, outbox_cli, samples_cli, terminal
+from relay import books_cli, outbox_cli, samples_cli, terminal, trial_cli
 from relay.outbox_cli import Json
 from relay.terminal import FOUND, WRONG, err, fail, out, own_name, show_json, warn
 
@@ -147,12 +147,33 @@ app.command()(samples_cli.send)
 
 
 @app.command()
-def doctor(*, as_json: Json = False) -> None:
+def doctor(
+    *,
+    source: Annotated[str | None, typer.Option(help="With --try: on this source, by its slug.")] = None,
+    body: Annotated[
+        str | None,
+        typer.Option(
+            "--try", metavar="FILE", help="Try a captured body instead (-: from stdin): what it would become."
+        ),
+    ] = None,
+    header: Annotated[
+        list[str] | None, typer.Option(metavar="'NAME: VALUE'", help="With --try: a header that came with it.")
+    ] = None,
+    query: Annotated[str, typer.Option(help="With --try: the query string that it came with.")] = "",
+    as_json: Json = False,
+) -> None:
     """Check everything between these settings and events that arrive, and say what to do. Changes nothing.
 
     Looks at the settings, the secrets' shape, the store, its encryption, the disk, the destination and its key, the
     clock, and the address to listen on. Exit code 1 where something is a problem.
+
+    With --try it shows what a source makes of a captured body: signature, notifications, events, what the guard did.
     """
+    if body is not None:
+        trial_cli.show(source, body, headers=header or [], query=query, as_json=as_json)
+        return
+    if source or header or query:
+        fail("--source, --header and --query go with --try FILE.", code=WRONG)
     from relay import registry, settings as settings_of
     from relay.clock import unix_ms
     from relay.doctor import Finding, Level, examine, problem
