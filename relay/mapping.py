@@ -23,7 +23,7 @@ from relay.contract import (
     digest_of,
 )
 from relay.event import DAY_MS
-from relay.sealing import Entity, Withheld, learn, seal
+from relay.sealing import Entity, Who, Withheld, learn, seal
 from relay.sources import Source
 from relay.store.base import Mapped, Outgoing
 from relay.store.schema import Outcome
@@ -106,19 +106,20 @@ def _seal_all(
 ) -> tuple[Sequence[Outgoing], Sequence[Entity]]:
     events: list[Outgoing] = []
     learned: list[Entity] = []
+    who = Who(notification, source.policy)
     for thing in _things(yielded):
         if isinstance(thing, Draft):
             if thing.option is not None and thing.option not in source.enabled:
                 continue
             if not 0 < thing.at_ms <= received_at_ms + DAY_MS:
                 thing = replace(thing, at_ms=received_at_ms)  # noqa: PLW2901
-            sealed = seal(thing, notification, source.policy)
+            sealed = seal(thing, notification, source.policy, who)
             if isinstance(sealed, Withheld):
                 raise UnmappableError(sealed.reason)
             until = received_at_ms + source.join_wait_s * 1000 if sealed.waits_for else None
             events.append(Outgoing(sealed=sealed, destination=destination, wait_until_ms=until))
         elif isinstance(thing, Learned):
-            learned.append(learn(thing, notification, source.policy))
+            learned.append(learn(thing, notification, source.policy, who))
         else:
             msg = f"a mapper yielded {type(thing).__name__}, which is neither a draft nor something learned"
             raise UnmappableError(msg)

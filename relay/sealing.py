@@ -18,7 +18,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from relay import guard
-from relay.contract import Draft, EventType, Learned, Notification, Scalar, UnmappableError, Variant
+from relay.contract import Draft, EventType, Learned, Notification, Person, Scalar, UnmappableError, Variant
 from relay.event import MAX_PROPERTIES, MAX_URL, URL_PATTERN, Event, problems_of, to_json
 from relay.guard import REDACTED, Finding
 from relay.identity import METADATA_KEYS, RULES, Identity, IdentityPolicy, Rule, resolve
@@ -174,17 +174,41 @@ def _variants_within(account: str, variants: Mapping[str, Variant]) -> Mapping[s
     return {mark: replace(to, once=within(account, to.once)) for mark, to in variants.items()}
 
 
-def seal(draft: Draft, notification: Notification, policy: SourcePolicy) -> Sealed | Withheld:
-    """The event of a draft. Raises `UnmappableError` with the fields that are wrong where it would be invalid."""
+class Who:
+    """Who a person is, and where from: looked up once, though a mapper says it with each thing that it yields."""
+
+    __slots__ = ("_account", "_asked", "_policy", "attribution", "identity", "metadata")
+
+    def __init__(self, notification: Notification, policy: SourcePolicy) -> None:
+        self._account = notification.account
+        self._policy = policy
+        self._asked: tuple[Person, object] | None = None
+
+    def look(self, person: Person, metadata: object) -> None:
+        """Set `identity`, `metadata` and `attribution` to those of this person."""
+        if self._asked is not None and self._asked[0] is person and self._asked[1] is metadata:
+            return
+        self.metadata = _mapping(metadata)
+        self.identity = resolve(person, self.metadata, self._policy.identity_policy, account=self._account)
+        self.attribution = _attribution(self.metadata, self._policy)
+        self._asked = (person, metadata)
+
+
+def seal(draft: Draft, notification: Notification, policy: SourcePolicy, who: Who | None = None) -> Sealed | Withheld:
+    """The event of a draft. Raises `UnmappableError` with the fields that are wrong where it would be invalid.
+
+    `who` may be shared by all that one notification tells.
+    """
     if not draft.once or not draft.at_ms:
         msg = "a draft needs a once key and a time"
         raise UnmappableError(msg)
-    account, metadata = notification.account, _mapping(draft.metadata)
-    identity = resolve(draft.person, metadata, policy.identity_policy, account=account)
+    who = who or Who(notification, policy)
+    who.look(draft.person, draft.metadata)
+    account, metadata, identity = notification.account, who.metadata, who.identity
     event_id = event_id_of(policy.source, account, draft.once[0])
     money = _money(draft, policy)
     name, user_id = draft.name, identity.user_id
-    given, is_long = _given(draft, money, notification, _attribution(metadata, policy))
+    given, is_long = _given(draft, money, notification, who.attribution)
     url, findings = _landing(draft.url, metadata, policy)
 
     cleaned = guard.examine(event_name=name, user_id=user_id, url=url, properties=given, hash_key=policy.hash_key)
@@ -236,12 +260,12 @@ def seal(draft: Draft, notification: Notification, policy: SourcePolicy) -> Seal
     )
 
 
-def learn(learned: Learned, notification: Notification, policy: SourcePolicy) -> Entity:
-    """What may be kept of a fact: hashes, and attribution that the guard found nothing in."""
-    account, metadata = notification.account, _mapping(learned.metadata)
-    identity = resolve(learned.person, metadata, policy.identity_policy, account=account)
+def learn(learned: Learned, notification: Notification, policy: SourcePolicy, who: Who | None = None) -> Entity:
+    """What may be kept of a fact: hashes, and attribution that the guard found nothing in. `who`: as for `seal`."""
+    who = who or Who(notification, policy)
+    who.look(learned.person, learned.metadata)
+    account, metadata, identity, attribution = notification.account, who.metadata, who.identity, who.attribution
     user_id = identity.user_id
-    attribution = _attribution(metadata, policy)
     url = _landing(None, metadata, policy)[0] if policy.url_key else None
     if attribution or url or policy.external_ids == "pass":
         cleaned = guard.examine(
