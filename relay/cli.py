@@ -17,6 +17,7 @@ from relay.terminal import FOUND, WRONG, err, fail, out, own_name, show_json, wa
 
 if TYPE_CHECKING:
     from relay.contract import Provider
+    from relay.doctor import Finding
 
 app = typer.Typer(
     name="relay",
@@ -169,14 +170,12 @@ def doctor(
 
     With --try it shows what a source makes of a captured body: signature, notifications, events, what the guard did.
     """
-    if body is not None:
+    if any((body, source, header, query)):
         trial_cli.show(source, body, headers=header or [], query=query, as_json=as_json)
         return
-    if source or header or query:
-        fail("--source, --header and --query go with --try FILE.", code=WRONG)
     from relay import registry, settings as settings_of
     from relay.clock import unix_ms
-    from relay.doctor import Finding, Level, examine, problem
+    from relay.doctor import Level, examine, problem
 
     async def all_findings() -> list[Finding]:
         try:
@@ -196,10 +195,7 @@ def doctor(
 
     def tell(finding: Finding) -> None:
         if not as_json:
-            out.print(_MARKS[finding.level], end=" ")
-            out.print(f"{finding.subject}: {finding.words}", markup=False)
-            if finding.remedy:
-                out.print(f"        → {finding.remedy}", markup=False)
+            _show(finding)
 
     findings = terminal.run(all_findings())
     problems = sum(finding.level is Level.PROBLEM for finding in findings)
@@ -212,6 +208,13 @@ def doctor(
         out.print(f"\n{_counted(problems, 'problem')}, {_counted(warnings, 'warning')}", style="bold")
     if problems:
         raise typer.Exit(FOUND)
+
+
+def _show(finding: Finding) -> None:
+    out.print(_MARKS[finding.level], end=" ")
+    out.print(f"{finding.subject}: {finding.words}", markup=False)
+    if finding.remedy:
+        out.print(f"        → {finding.remedy}", markup=False)
 
 
 def _counted(number: int, noun: str) -> str:

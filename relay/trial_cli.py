@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 _STDIN = "-"
 
 
-def show(slug: str | None, file: str, *, headers: Sequence[str], query: str, as_json: bool) -> None:
+def show(slug: str | None, file: str | None, *, headers: Sequence[str], query: str, as_json: bool) -> None:
     """Try the body in this file. Ends with exit code 1 where the signature is refused, or something is not mapped."""
     from relay.clock import unix_ms
     from relay.trial import Signature, check_signature, try_mapping
 
+    if file is None:
+        fail("--source, --header and --query go with --try FILE.", code=WRONG)
     providers = terminal.load_providers()
     settings = terminal.load_settings(providers)
     source = _source(slug, settings)

@@ -305,6 +305,10 @@ class Store(Protocol):
         """
         ...
 
+    async def renew(self, *, owner: str, lease_ms: int) -> None:
+        """Move on the end of every lease that this owner holds: it is alive."""
+        ...
+
     async def sent(self, batch: Batch) -> bool:
         """The destination accepted it. False: the lease was lost meanwhile, and nothing was changed."""
         ...

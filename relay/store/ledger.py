@@ -99,6 +99,9 @@ class Ledger:
         self._vault = vault
         self._bundle: int | None = None
         self._bundled: list[tuple[int, bytes]] = []
+        #: What was known before. What is written holds only while that is so of the entities that it `relies_on`.
+        self.before = dict(known)
+        self.relies_on: set[Key] = set()
         self.rows = Rows()
 
     def take(self, arrival: Arrival) -> Receipt:
@@ -162,6 +165,7 @@ class Ledger:
 
     def _learn(self, source: str, learned: Entity) -> None:
         known, learned_now = self._known, self.rows.entities
+        self.relies_on.update((source, name) for name in learned.keys)
         if not learned.names and not any((source, name) in known for name in learned.keys):
             for name in learned.keys:
                 known[source, name] = learned_now[source, name] = learned
@@ -176,6 +180,7 @@ class Ledger:
             if name in done:
                 continue
             done.add(name)
+            self.relies_on.add((source, name))
             entity = self._known.get((source, name))
             better = learned if entity is None else entity.merged(learned)
             if better != entity:
@@ -193,6 +198,7 @@ class Ledger:
         if awaited:
             state, pieces, due = EventState.WAITING, dump_waiting(sealed), outgoing.wait_until_ms
             self.rows.waits.extend((source, key, event) for key in awaited)
+            self.relies_on.update((source, key) for key in awaited)
         else:
             sealed = self._take_keys(source, sealed, event)
             receipt.destinations.add(outgoing.destination)

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable, Sequence
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, bindparam, func, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, func, literal_column, select, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql import Select
 
@@ -47,7 +47,7 @@ class Outbox:
             select(batches)
             .where(
                 batches.c.destination == bindparam("destination"),
-                batches.c.state != BatchState.DONE,
+                batches.c.state != literal_column("'done'"),
                 batches.c.state != BatchState.HELD,
                 batches.c.due_at_ms <= bindparam("now"),
             )
@@ -57,7 +57,7 @@ class Outbox:
         )
         self._fresh = (
             select(events.c.id, events.c.payload)
-            .where(events.c.destination == bindparam("destination"), events.c.state == "pending")
+            .where(events.c.destination == bindparam("destination"), events.c.state == literal_column("'pending'"))
             .order_by(events.c.id)
             .limit(bindparam("limit"))
             .with_for_update(skip_locked=True)
@@ -157,6 +157,14 @@ class Outbox:
 
     def _change(self, connection: Connection, batch: int, **values: object) -> None:
         connection.execute(update(batches).where(batches.c.id == batch).values(**values))
+
+    def renew(self, connection: Connection, *, owner: str, lease_ms: int) -> None:
+        until = self._clock() + lease_ms
+        connection.execute(
+            update(batches)
+            .where(batches.c.state == literal_column("'sending'"), batches.c.owner == owner)
+            .values(lease_until_ms=until, due_at_ms=until)
+        )
 
     # --- settling ---
 
@@ -283,7 +291,7 @@ class Outbox:
         return connection.execute(
             select(func.min(batches.c.due_at_ms)).where(
                 batches.c.destination == destination,
-                batches.c.state != BatchState.DONE,
+                batches.c.state != literal_column("'done'"),
                 batches.c.state != BatchState.HELD,
             )
         ).scalar()

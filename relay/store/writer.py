@@ -2,15 +2,20 @@
 
 In: items (deliveries, arrivals) and jobs (functions of a connection). All that wait at a moment run in one transaction,
 behind one fsync; their callers wake only after the commit. A job that raises is rolled back alone. The linger is
-adaptive: none while little happens, a moment under load, so that groups grow when it pays.
+adaptive: none while little happens, a moment under load, so that groups grow when it pays. Where others write too
+(`one_by_one`), each group and each job has a transaction of its own, so that locks are held for a moment only, and is
+run again where another replica stood in its way.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import queue
+import random
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -29,6 +34,20 @@ Gain = TypeVar("Gain")
 #: From this many arrivals in a group on, the next one waits a moment for company.
 _BUSY_GROUP = 4
 _LINGER_S = 0.0015
+#: So often a transaction is run again that another replica stood in the way of, each time after a longer moment.
+RACES = 20
+_RACE_S = 0.004
+
+#: Classes of SQLSTATE that say nothing about the work itself: connections, resources, operators, the system, races.
+_AWAY_CLASSES = frozenset({"08", "28", "3D", "40", "53", "57", "58", "F0"})
+#: And states: read-only, locked, a connection that was idle for too long within a transaction.
+_AWAY_STATES = frozenset({"25006", "55P03", "55P02", "25P03"})
+#: Serialisation failure, deadlock.
+_RACE_STATES = frozenset({"40001", "40P01"})
+
+
+class RacedError(Exception):
+    """Another replica changed meanwhile what this transaction relies on: the same again, on what is there now."""
 
 
 class Writer(Generic[Item, Gain]):
@@ -41,12 +60,14 @@ class Writer(Generic[Item, Gain]):
         *,
         observe: Callable[[int], None] | None = None,
         turns: AbstractContextManager[object] | None = None,
+        one_by_one: bool = False,
     ) -> None:
-        """`turns` is held around each transaction, where other processes write too."""
+        """`turns` is held around each transaction, where other processes write the same file."""
         self._connect = connect
         self._accept = accept
         self._observe = observe or (lambda _size: None)
         self._turns = turns or contextlib.nullcontext()
+        self._one_by_one = one_by_one
         self._loop = asyncio.get_running_loop()
         #: Filled by the event loop, emptied by the writer's thread when its transaction begins.
         self._gathering: deque[tuple[Item, asyncio.Future[Gain]]] = deque()
@@ -146,30 +167,41 @@ class Writer(Generic[Item, Gain]):
                 while items[-1] is not None:
                     items.append(self._queue.get_nowait())
             work = [item for item in items if isinstance(item, (_Group, _Task))]
-            try:
-                if connection is None or connection.closed:
-                    connection = self._connect()
-                self._transaction(connection, work)
-            except BaseException as error:  # noqa: BLE001  whatever it was, nobody may wait for ever
+            for together in [[item] for item in work] if self._one_by_one else [work]:
+                connection = self._commit(connection, together)
+            if items[-1] is None:
                 if connection is not None:
                     with contextlib.suppress(Exception):
-                        connection.rollback()
-                    with contextlib.suppress(Exception):
                         connection.close()
-                    connection = None
+                return
+
+    def _commit(self, connection: Connection | None, work: list[_Group[Item, Gain] | _Task]) -> Connection | None:
+        """Run it and tell those who wait. Returns the connection for what comes next."""
+        for raced in itertools.count(1):
+            try:
+                if connection is None or connection.closed or connection.invalidated:
+                    connection = self._connect()
+                self._transaction(connection, work)
+                break
+            except BaseException as error:  # noqa: BLE001  whatever it was, nobody may wait for ever
+                connection = _rolled_back(connection, keep=is_race(error))
+                if is_race(error) and raced < RACES:
+                    pause_a_moment(raced)
+                    continue
                 trouble = _unavailable(error)
                 for item in work:
                     item.fail(trouble)
-            for item in work:
-                self._report(item)
-            if items[-1] is None:
-                if connection is not None:
-                    connection.close()
-                return
+                break
+        for item in work:
+            self._report(item)
+        return connection
 
     def _transaction(self, connection: Connection, work: list[_Group[Item, Gain] | _Task]) -> None:
         with self._turns:
             if len(work) == 1 and isinstance(work[0], _Group) and self._accept_alone(connection, work[0]):
+                return
+            if self._one_by_one and isinstance(work[0], _Task):
+                _run_alone(connection, work[0])
                 return
             with connection.begin():
                 for item in work:
@@ -268,13 +300,60 @@ def _run_task(connection: Connection, task: _Task) -> None:
         task.value = error
 
 
+def _run_alone(connection: Connection, task: _Task) -> None:
+    """A job in a transaction of its own, which needs no savepoint."""
+    try:
+        with connection.begin():
+            task.value = task.job(connection)
+    except Exception as error:
+        if is_outage(error):
+            raise
+        task.value = error
+
+
+def _rolled_back(connection: Connection | None, *, keep: bool) -> Connection | None:
+    if connection is None:
+        return None
+    with contextlib.suppress(Exception):
+        connection.rollback()
+    if keep:
+        return connection
+    with contextlib.suppress(Exception):
+        connection.close()
+    return None
+
+
+def pause_a_moment(raced: int) -> None:
+    """Let the other one finish: longer each time, and never as long as the other one waits."""
+    time.sleep(random.random() * _RACE_S * min(raced, 10))  # noqa: S311  spreads replicas apart, and keeps no secret
+
+
+def is_race(error: BaseException) -> bool:
+    """Whether another replica stood in the way, and the same may succeed now."""
+    return isinstance(error, RacedError) or _state(error) in _RACE_STATES
+
+
 def is_outage(error: BaseException) -> bool:
-    """Whether a driver says that the database is away, full, locked or read-only (by the names of PEP 249)."""
+    """Whether it says nothing about the work itself: the database is away, full, locked or read-only, or was raced for.
+
+    By SQLSTATE where the driver tells it, else by the names of PEP 249.
+    """
+    if isinstance(error, (RacedError, StoreUnavailableError)):
+        return True
+    if state := _state(error):
+        return state[:2] in _AWAY_CLASSES or state in _AWAY_STATES
     origin = getattr(error, "orig", None) or error
     return any(kind.__name__ in {"OperationalError", "InterfaceError"} for kind in type(origin).__mro__)
 
 
+def _state(error: BaseException) -> str | None:
+    return getattr(getattr(error, "orig", None) or error, "sqlstate", None)
+
+
 def _unavailable(error: BaseException) -> Exception:
-    trouble = StoreUnavailableError(str(getattr(error, "orig", None) or error) or type(error).__name__)
+    if isinstance(error, StoreUnavailableError):
+        return error
+    origin = getattr(error, "orig", None) or error
+    trouble = StoreUnavailableError((str(origin).strip() or type(error).__name__).splitlines()[0])
     trouble.__cause__ = error
     return trouble
