@@ -49,9 +49,13 @@ def _at_ms(o: Json) -> int:
     return epoch if epoch > LAST_SECOND else int(o.get("ts_event") or epoch or o["ts"]) * 1000
 
 
+def _message_id(o: Json) -> str | None:
+    return str(o.get("message-id") or "").strip("<>").partition("@")[0] or None
+
+
 def _of_what(o: Json) -> str | None:
     """The message, the campaign or the lists."""
-    found = o.get("message-id") or o.get("camp_id") or _lists(o)
+    found = _message_id(o) or o.get("camp_id") or _lists(o)
     return str(found) if found else None
 
 
@@ -160,7 +164,7 @@ def _about(n: Notification) -> dict[str, Any]:
         "url": url,
         "metadata": {**told, **_custom(o)},
         "properties": {
-            "message_id": str(o.get("message-id") or "").strip("<>").partition("@")[0] or None,
+            "message_id": _message_id(o),
             "tags": _tags(o),
             "campaign": str(o.get("campaign name") or "").strip() or None,
             "campaign_id": o.get("camp_id") or None,

@@ -62,12 +62,12 @@ provider.ignores("profile", "upemail", "campaign", "pending")
 
 def _about(n: Notification) -> dict[str, Any]:
     o: Form = n.body
-    merges = {name[len(MERGES) : -1].lower(): text for name, text in o.items() if name.startswith(MERGES) and text}
+    merges = {name.removeprefix(MERGES)[:-1]: text for name, text in o.items() if name.startswith(MERGES) and text}
     return {
         "once": n.id,
         "at_ms": (datetime.fromisoformat(o["fired_at"]).replace(tzinfo=UTC) - EPOCH) // timedelta(milliseconds=1),
         "person": Person(email=_email(o), customer_id=o.get("data[id]") or None),
-        "metadata": merges,
+        "metadata": {name.lower(): text for name, text in merges.items() if "[" not in name},
         "properties": {"list_id": o.get("data[list_id]") or None, "campaign_id": o.get("data[campaign_id]") or None},
     }
 

@@ -1,4 +1,4 @@
-"""Mailchimp Transactional (Mandrill). https://mailchimp.com/developer/transactional/docs/webhooks/ (read 2026-11-23).
+"""Mailchimp Transactional (Mandrill). https://mailchimp.com/developer/transactional/guides/ (read 2026-11-23).
 
 In: forms with one field of JSON, up to a thousand events in it, each about one recipient of one message. Out: an event
 for each. None has an id of its own: it is made of the message, the time and the link. What mail servers say (`diag`)

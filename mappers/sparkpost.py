@@ -18,10 +18,14 @@ from relay.signatures import basic_auth, either, header_token
 Json = Mapping[str, Any]
 
 
+def _object(value: object) -> Json:
+    return value if isinstance(value, dict) else {}
+
+
 def _items(body: Any) -> Sequence[Any]:
     """Without those that say nothing: SparkPost's checks are made of one."""
     items = body if isinstance(body, list) else [body]
-    return [item for item in items if item != {"msys": {}}]
+    return [item for item in items if _object(item).get("msys") != {}]
 
 
 def _event(body: Any) -> Json:
@@ -124,14 +128,14 @@ def _about(n: Notification, link: object = None, **properties: Any) -> dict[str,
         "at_ms": _at_ms(o["timestamp"]),
         "person": Person(email=o.get("rcpt_to") or o.get("raw_rcpt_to")),
         "url": url,
-        "metadata": {**told, **(o.get("rcpt_meta") or {})},
+        "metadata": {**told, **_object(o.get("rcpt_meta"))},
         "properties": {
             "message_id": o.get("message_id"),
             "transmission_id": o.get("transmission_id"),
             "campaign_id": o.get("campaign_id") or None,
             "template_id": o.get("template_id") or None,
             "tags": ", ".join(map(str, tags)) or None if isinstance(tags, list) else None,
-            "country": (o.get("geo_ip") or {}).get("country") or None,
+            "country": _object(o.get("geo_ip")).get("country") or None,
             **properties,
         },
     }
@@ -186,7 +190,7 @@ def dropped(n: Notification) -> Iterator[Draft]:
 
 def _is_machine(o: Json) -> bool | None:
     """Loaded ahead by a mail program. A proxy that loads when somebody reads (`is_proxy`) is none."""
-    return True if (o.get("user_agent_parsed") or {}).get("is_prefetched") is True else None
+    return True if _object(o.get("user_agent_parsed")).get("is_prefetched") is True else None
 
 
 @provider.on("open", "amp_open", option="opened")

@@ -22,7 +22,7 @@ from relay.store.schema import Outcome
 log = structlog.get_logger("relay.unfolding")
 
 #: Deliveries that share a transaction: receiving waits for it.
-_AT_ONCE = 256
+_AT_ONCE = 128
 #: Without a wake-up, look again after this long: for what other processes put into the store.
 _POLL_S = 1.0
 

@@ -31,6 +31,7 @@ from relay.receiving import warm_up
 from relay.serving import Served, StartError, listen_each
 from relay.settings import Settings
 from relay.store import prepare, sqlite_path
+from relay.store.base import StoreUnavailableError
 from relay.supervising import ChildError, Line, Role, Supervisor
 from relay.terminal import run
 
@@ -92,7 +93,7 @@ def serve_until_signal(
                 stack.enter_context(listener)
             stack.enter_context(parts_of.alone(database))
             parts_of.open_vault(settings)  # makes the key file, so that all of them find it
-            prepare(settings.database_url.get_secret_value())
+            _prepare_apart(settings.database_url.get_secret_value())
             relay = _Relay(
                 settings=settings, providers=providers, listeners=listeners, bell=Bell(),
                 folder=stack.enter_context(_counting(database)), leader=os.getpid(),
@@ -127,6 +128,25 @@ def _supervise(relay: _Relay, started: Callable[[Served], None]) -> None:
     gc.collect()
     gc.freeze()  # what is there by now stays in pages that the children share
     supervisor.run()
+
+
+def _prepare_apart(url: str) -> None:
+    """Make and migrate the store in a child that ends: what that needs in memory is needed only once."""
+    heard, said = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            prepare(url)
+            os._exit(0)
+        except BaseException as error:  # noqa: BLE001  the parent is to say it
+            os.write(said, str(error).encode()[:4096])
+        finally:
+            os._exit(1)
+    os.close(said)
+    with os.fdopen(heard, "rb") as words:
+        reason = words.read().decode(errors="replace")
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+        raise StoreUnavailableError(reason or f"the store at {url} could not be prepared")
 
 
 def _load_all(relay: _Relay) -> None:
