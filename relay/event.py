@@ -13,11 +13,11 @@ from decimal import Decimal
 from typing import Annotated, Any, Final, Literal, LiteralString, Self
 
 import orjson
-from iso4217 import Currency
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, Strict, ValidationError, model_validator
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from relay.contract import Scalar
+from relay.money import CURRENCIES
 
 MAX_PROPERTIES = 50
 MAX_NAME = 100
@@ -119,7 +119,7 @@ class Event(BaseModel):
     currency: (
         Annotated[
             str,
-            _Says("must be an ISO 4217 currency in capital letters", tuple(sorted(code.value for code in Currency))),
+            _Says("must be an ISO 4217 currency in capital letters", CURRENCIES),
         ]
         | None
     ) = None

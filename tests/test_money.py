@@ -27,6 +27,8 @@ CODES = [currency.value for currency in Currency]
         (0, "EUR", "0.00"),
         (-1999, "EUR", "-19.99"),
         (1, "EUR", "0.01"),
+        (1000, "HRK", "10.00"),  # withdrawn in 2023
+        (1000, "BYR", "1000"),  # withdrawn in 2016
         (10**20, "EUR", "1000000000000000000.00"),
     ],
 )
