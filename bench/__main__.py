@@ -262,7 +262,7 @@ def main(
     rounds: Annotated[int, typer.Option(min=1, help="How often each is measured.")] = 3,
     seconds: Annotated[float, typer.Option(min=0.5, help="For how long each time.")] = 4,
     warm_up: Annotated[float, typer.Option(min=0.1, help="Seconds of load before anything counts.")] = 1.5,
-    workers: Annotated[int, typer.Option(min=1, help="RELAY_WORKERS of the relays.")] = 1,
+    workers: Annotated[int, typer.Option(min=0, help="RELAY_WORKERS of the relays.")] = 1,
     backlog: Annotated[int, typer.Option(min=0, help="How many events to drain; 0: none.")] = 200_000,
     quick: Annotated[
         bool, typer.Option("--quick", help="One short round and a small backlog, to see that it runs.")

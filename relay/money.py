@@ -15,7 +15,7 @@ from iso4217 import Currency
 
 from relay.contract import UnmappableError
 
-#: Currencies that were withdrawn while webhooks told of them, with their decimals: old sales are refunded and told again.
+#: Currencies that were withdrawn while webhooks told of them, with their decimals: old sales are told again.
 WITHDRAWN: Mapping[str, int] = {
     "ANG": 2, "BGN": 2, "BYR": 0, "CUC": 2, "EEK": 2, "HRK": 2, "LTL": 2, "LVL": 2, "MRO": 2, "SKK": 2, "SLL": 2,
     "STD": 2, "VEF": 2, "ZMK": 2, "ZWL": 2,

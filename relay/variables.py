@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,7 +23,7 @@ from pydantic_settings import (
 )
 
 from relay.contract import Provider
-from relay.sources import BaseUrl, BatchBody, ProjectId, SourceRules, words
+from relay.sources import BaseUrl, BatchBody, ProjectId, SourceRules, Words, words
 from relay.tables import Complaints, meant, sentences
 from relay.vault import VaultError, parse_key
 
@@ -30,19 +31,38 @@ from relay.vault import VaultError, parse_key
 API_PAIR = ("OAA_API_KEY", "OAA_PROJECT_ID")
 
 _OURS = re.compile(r"(RELAY|OAA)_", re.IGNORECASE)
-_OF_PROVIDER = re.compile(r"RELAY_(\w+?)_(?:SECRET|ENABLE|API_KEY|API_BASE)")
+_OF_PROVIDER = re.compile(r"RELAY_(\w+?)_(?:SECRET|ENABLE|CURRENCY|API_KEY|API_BASE)")
 _SQLITE = "sqlite:///"
+_SHORTEST_TOKEN = 16
+_POSTGRES = ("postgresql://", "postgres://")
 
 
 def _database_url(url: SecretStr) -> SecretStr:
     text = url.get_secret_value()
+    if text.startswith(_POSTGRES):
+        return url
     if not text.startswith(_SQLITE):
-        msg = f"must begin with {_SQLITE}"
+        msg = f"must begin with {_SQLITE} or {_POSTGRES[0]}"
         raise ValueError(msg)
     if text.removeprefix(_SQLITE) in {"", ":memory:"}:
         msg = "must name a file, since what is kept in memory is lost with the process"
         raise ValueError(msg)
     return url
+
+
+def _admin_token(token: SecretStr) -> SecretStr:
+    if len(token.get_secret_value()) < _SHORTEST_TOKEN:
+        msg = f"must have {_SHORTEST_TOKEN} signs or more (openssl rand -hex 32 makes one)"
+        raise ValueError(msg)
+    return token
+
+
+def _networks(given: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        return tuple(str(ip_network(network, strict=False)) for network in given)
+    except ValueError:
+        msg = "must be addresses or networks (10.0.0.0/8), separated by commas"
+        raise ValueError(msg) from None
 
 
 def _encryption_keys(value: object) -> object:
@@ -53,6 +73,10 @@ def _encryption_keys(value: object) -> object:
     except VaultError:
         msg = "must be 32 bytes in base64 each (openssl rand -base64 32 makes one)"
         raise ValueError(msg) from None
+
+
+def _secret_words(value: object) -> object:
+    return words(value) if isinstance(value, str) else value
 
 
 class Variables(SourceRules, BaseSettings):
@@ -67,8 +91,17 @@ class Variables(SourceRules, BaseSettings):
     )
     config: Path | None = Field(None, description="The file of sources and destinations. Unset: ./relay.toml, if any.")
     mappers_dir: Path | None = Field(None, description="A folder with mappers of your own, one file a provider.")
-    admin_token: SecretStr | None = Field(
-        None, description="Reserved: the bearer token of /admin, which comes with a later version."
+    admin_token: Annotated[SecretStr, AfterValidator(_admin_token)] | None = Field(
+        None,
+        description="The token with which operators sign in at /admin, 16 signs or more. Unset: there is no console.",
+    )
+    admin_user_header: str | None = Field(
+        None,
+        description="The header in which a proxy says who signed in with it (X-Forwarded-Email); believed only of "
+        "RELAY_ADMIN_PROXIES.",
+    )
+    admin_proxies: Annotated[Words, AfterValidator(_networks)] = Field(
+        ("127.0.0.1/32", "::1/128"), description="The networks that this proxy calls from, separated by commas."
     )
 
     oaa_base_url: BaseUrl = Field(
@@ -95,8 +128,31 @@ class Variables(SourceRules, BaseSettings):
         7, ge=1, description="After how many days an event that could not be sent becomes a dead letter."
     )
 
+    ingest_keys: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_secret_words)] = Field(
+        (),
+        description="Keys with which backends may POST events to /v1/projects/..., separated by commas: KEY, or "
+        "PROJECT:KEY for one project. More come from `relay keys create`.",
+    )
+    ingest_user_id: Literal["hash", "refuse"] = Field(
+        "hash", description="A posted user_id that is an e-mail address: hash it, and say so in a header, or refuse it."
+    )
+    ingest_ids: Words = Field(
+        ("event_id", "id", "order_id"),
+        description="Properties that tell posted events apart, best first: an event with the same is taken once.",
+    )
+    ingest_repeat_s: int = Field(
+        0,
+        ge=0,
+        le=86_400,
+        description="A call without Idempotency-Key that is posted again within so many seconds, byte for byte, is a "
+        "repeat. 0: it is news.",
+    )
+    ingest_origins: Words = Field(
+        (), description="Origins of web pages that may POST events (CORS). Unset: none, only servers do."
+    )
+
     database_url: Annotated[SecretStr, AfterValidator(_database_url)] = Field(
-        SecretStr("sqlite:///./var/relay.db"), description="Where everything is kept: an SQLite file."
+        SecretStr("sqlite:///./var/relay.db"), description="Where everything is kept: an SQLite file, or a PostgreSQL that replicas share."
     )
     encryption_keys: Annotated[tuple[SecretBytes, ...], NoDecode, BeforeValidator(_encryption_keys)] = Field(
         (),
@@ -116,7 +172,7 @@ class Variables(SourceRules, BaseSettings):
         5000, ge=1, description="How many deliveries may wait for their commit; more are told to come later."
     )
     workers: int = Field(
-        2,
+        1,
         ge=0,
         le=15,
         description="How many processes receive, beside one that maps and forwards. 0: one process does everything, "
@@ -162,6 +218,11 @@ def enable_variable(provider: str) -> str:
     return f"RELAY_{provider.upper()}_ENABLE"
 
 
+def currency_variable(provider: str) -> str:
+    """The variable of the currency of that source's amounts, where the provider tells none."""
+    return f"RELAY_{provider.upper()}_CURRENCY"
+
+
 def api_key_variable(provider: str) -> str:
     """The variable of the key with which that source reads from the provider's API."""
     return f"RELAY_{provider.upper()}_API_KEY"
@@ -174,7 +235,11 @@ def api_base_variable(provider: str) -> str:
 
 def variables_of(provider: Provider) -> dict[str, str]:
     """By key of a source's table, the variables of the source that this provider's secret switches on."""
-    found = {"secrets": secret_variable(provider.name), "enable": enable_variable(provider.name)}
+    found = {
+        "secrets": secret_variable(provider.name),
+        "enable": enable_variable(provider.name),
+        "currency": currency_variable(provider.name),
+    }
     if provider.api_key is not None:
         found |= {"api_key": api_key_variable(provider.name), "api_base": api_base_variable(provider.name)}
     return found
