@@ -1,7 +1,8 @@
 """What `relay.toml` may say of a sender that the relay has never heard of: the tables of a declared source.
 
-`[sources.<slug>.verify]` says who may send, `[sources.<slug>.notification]` what a delivery consists of,
-`[[sources.<slug>.events]]` and `[[sources.<slug>.learned]]` what it means. Only the form of each value is checked here;
+`[sources.<slug>.verify]` says who may send, `[sources.<slug>.handshake]` what it asks before that,
+`[sources.<slug>.notification]` what a delivery consists of, `[[sources.<slug>.events]]` and
+`[[sources.<slug>.learned]]` what it means. Only the form of each value is checked here;
 `relay.declared` makes a provider of them.
 """
 
@@ -94,8 +95,8 @@ class VerifyTable(_Table):
     )
     form: Form = Field(
         "plain",
-        description="plain: the signature alone. pairs: t=<time>,v1=<signature>. list: <time>,<signature>. versions: "
-        "v1,<signature>.",
+        description="plain: the signature alone. pairs: t=TIME,v1=SIGNATURE. list: TIME,SIGNATURE. versions: "
+        "v1,SIGNATURE.",
     )
     prefix: str = Field("", description="What stands before the signature (form plain), such as sha256=.")
     separator: str = Field(
@@ -107,9 +108,9 @@ class VerifyTable(_Table):
     )
     message: Message = Field(
         "{body}",
-        description="What is signed, in order: {body}, {timestamp}, {method}, {url}, {form}, {header:<name>}, "
-        "{query:<name>}, {form:<name>}, {json:<path>} and what stands between. Unset: {body}, with a timestamp "
-        "{timestamp}.{body}.",
+        description="What is signed, in order: {body}, {timestamp}, {method}, {url}, {url:path}, {form}, "
+        "{header:NAME}, {query:NAME}, {form:NAME}, {json:PATH} and what stands between. Unset: {body}, with a "
+        "timestamp {timestamp}.{body}.",
     )
     timestamp: TimePlace | None = Field(
         None, description="Where the signed time stands: a place, or signature for the signature's own header."
@@ -156,6 +157,18 @@ class NotificationTable(_Table):
         "iso8601",
         description="iso8601, seconds, milliseconds, seconds_or_milliseconds, rfc1123, or a pattern (%d/%m/%Y). A time "
         "without a zone is UTC.",
+    )
+
+
+class HandshakeTable(_Table):
+    """`[sources.<slug>.handshake]`: what the sender wants to hear before it sends anything."""
+
+    query: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="A parameter of a GET whose value is echoed, such as hub.challenge."
+    )
+    when: Expr | None = Field(None, description="Where this is true, the POST is a handshake and no webhook.")
+    answer: Expr | None = Field(
+        None, description="What is echoed then: a value of its body, or an object such as {challenge: challenge}."
     )
 
 
@@ -220,6 +233,7 @@ class Declaration(_Table):
 
     verify: VerifyTable | None = Field(None, description="A table: how a delivery proves where it comes from.")
     notification: NotificationTable | None = Field(None, description="A table: what a delivery consists of.")
+    handshake: HandshakeTable | None = Field(None, description="A table: what the sender wants to hear first.")
     events: list[EventTable] = Field(min_length=1, description="At least one table [[sources.<slug>.events]].")
     learned: list[LearnedTable] = Field([], description="Tables [[sources.<slug>.learned]].")
 

@@ -7,6 +7,7 @@ with the path and the expression; nothing else can go wrong at run time.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -33,14 +34,18 @@ from relay.declarations import (
     NotificationTable,
     VerifyTable,
 )
+from relay.declared_handshakes import Greeted, challenge_of, greeting_of
 from relay.declared_mappers import Say, is_code, is_currency, saying
 from relay.declared_verifiers import faults, verifier_of
 from relay.expressions import Expression, is_true
 from relay.signatures import form_of
-from relay.tables import Complaints, NameOf, Table, sentences
+from relay.tables import Complaints, NameOf, Table, meant, sentences
 
 #: Where to look it up: the sender's own page is not ours to know.
 _DOCS = "https://jmespath.org/specification.html"
+#: Headers that the relay never keeps, whoever sends them.
+CREDENTIALS = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key"})
+_A_HEADER = re.compile(r"(?:^|\{)\s*header:([^{}\s]+)")
 
 
 def declares(table: Table) -> bool:
@@ -68,7 +73,7 @@ def declare(slug: str, table: Table, *, name_of: NameOf, complaints: Complaints)
         given = ", ".join(sorted(KEYS & set(table)))
         problems.append(
             f"{name_of('provider')}: {named!r} has a signature and a mapping of its own, and this source says {given} "
-            "as well. Remove provider to declare your own, or remove the others."
+            f"as well.{meant(str(named), [STANDARD_WEBHOOKS])} Remove provider to declare your own, or the others."
         )
     try:
         declaration = Declaration.model_validate({key: value for key, value in table.items() if key in KEYS})
@@ -109,6 +114,10 @@ def _misfits(
         yield f"{name_of('notification')} is missing. Say in a table what a delivery consists of: at least its type."
     elif notification.type is None:
         yield f"{name_of('notification.type')} is missing. Give an expression; for one and the same: \"'order'\"."
+    handshake = declaration.handshake
+    if handshake and (handshake.when is None) is not (handshake.answer is None):
+        yield f"{name_of('handshake')} needs both when and answer, to tell a handshake and to answer it. Set the other."
+    yield from _unkept_headers(declaration, verify, name_of)
     ignored = set(notification.ignore) if notification else set()
     has_time = notification is not None and notification.time is not None
     for number, event in enumerate(declaration.events):
@@ -116,6 +125,30 @@ def _misfits(
         yield from (f"{name_of(f'{path}.{key}')} {words}" for key, words in _misfits_of_event(event, has_time=has_time))
         for kind in sorted(ignored & set(event.types)):
             yield f"{name_of(f'{path}.types')} has {kind!r}, which notification.ignore leaves out. Remove one of them."
+
+
+def _unkept_headers(declaration: Declaration, verify: VerifyTable | None, name_of: NameOf) -> Iterator[str]:
+    """Expressions that read a header which is gone by then, because it is or may be a secret."""
+    own = set() if verify is None or list(faults(verify)) else set(verifier_of(verify).credentials)
+    for path, text in _texts("", declaration.model_dump(include={"notification", "events", "learned"})):
+        for name in _A_HEADER.findall(text):
+            if name.lower() in own | CREDENTIALS:
+                yield f"{name_of(path)} reads the header {name}, which may be a secret and is never kept. Remove it."
+
+
+def _texts(path: str, value: Any) -> Iterator[tuple[str, str]]:
+    """All texts of a table, with their paths."""
+    match value:
+        case str():
+            yield path, value
+        case dict():
+            for key, inner in value.items():
+                yield from _texts(f"{path}.{key}" if path else str(key), inner)
+        case list():
+            for number, inner in enumerate(value):
+                yield from _texts(f"{path}[{number}]", inner)
+        case _:
+            return
 
 
 def _misfits_of_event(event: EventTable, *, has_time: bool) -> Iterator[tuple[str, str]]:
@@ -176,6 +209,11 @@ def _provider(
     if notification.test:
         test = Expression(notification.test, name_of("notification.test"))
         provider.is_test = lambda item: is_true(test.value(item))
+    if declaration.handshake:
+        provider.handshake = greeting_of(declaration.handshake, name_of)
+        provider.challenge = challenge_of(declaration.handshake)
+        if declaration.handshake.when:
+            provider.verifier = Greeted(provider.verifier, provider.handshake)
     for kind, sayings in _sayings(declaration, notification, name_of).items():
         provider.on(kind)(_mapper(sayings))
     provider.ignores(*dict.fromkeys(notification.ignore))

@@ -15,11 +15,9 @@ from typing import Any
 
 from relay.contract import Draft, EventType, Learned, Notification, Person, Scalar, UnmappableError
 from relay.declarations import ARRIVAL, EventTable, LearnedTable, NotificationTable
-from relay.expressions import Expression, Key, Told, is_true, kind_of, moment
+from relay.expressions import Expression, Key, NameOf, Told, is_true, kind_of, moment
 from relay.money import exponent, from_major, from_minor
 
-#: How the user wrote a key of this table.
-NameOf = Callable[[str], str]
 Say = Callable[[Notification], Draft | Learned | None]
 
 _CODE = re.compile(r"[A-Z]{3}")

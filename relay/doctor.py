@@ -26,7 +26,7 @@ from relay.settings import Settings
 from relay.sources import Destination, Source
 from relay.store import asks, key_path, migrations, sqlite_path
 from relay.store.desk import Desk
-from relay.store.schema import deliveries
+from relay.store.schema import bundles, deliveries
 from relay.store.sqlite import open_engine
 from relay.terminal import base_url, instant, is_here
 from relay.variables import api_key_variable, secret_variable
@@ -211,6 +211,13 @@ def _writable(engine: Engine, path: Path) -> Finding:
     return ok("store", f"{path} can be written")
 
 
+#: The newest sealed row of both kinds.
+_NEWEST = [
+    select(table.c.id, table.c.content).where(table.c.content.is_not(None)).order_by(table.c.id.desc()).limit(1)
+    for table in (deliveries, bundles)
+]
+
+
 def _bodies(connection: Connection, settings: Settings) -> Finding:
     subject = "encryption"
     remedy = "Put back the key that it was written with: into RELAY_ENCRYPTION_KEYS behind the new one, or as the file."
@@ -222,12 +229,7 @@ def _bodies(connection: Connection, settings: Settings) -> Finding:
             vault = Vault([key_file(path)[0]])
         else:
             return problem(subject, f"the key file {path} is missing", remedy)
-        newest = connection.execute(
-            select(deliveries.c.id, deliveries.c.content)
-            .where(deliveries.c.content.is_not(None))
-            .order_by(deliveries.c.id.desc())
-            .limit(1)
-        ).first()
+        newest = max(filter(None, (connection.execute(each).first() for each in _NEWEST)), default=None)
         if newest is not None:
             vault.open(newest.content, row=newest.id)
     except (OSError, VaultError) as error:

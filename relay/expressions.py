@@ -21,6 +21,9 @@ from jmespath import exceptions, functions
 
 from relay.contract import UnmappableError
 
+#: How the user wrote a key.
+NameOf = Callable[[str], str]
+
 _HEADER = "header:"
 _BRACES = re.compile(r"\{([^{}]*)\}")
 #: Unix milliseconds far beyond this millennium; what is larger is no time, and may be very long when written out.
@@ -239,8 +242,8 @@ def _unix_ms(value: Any, form: str) -> int:
     except InvalidOperation:
         msg = "no number"
         raise ValueError(msg) from None
-    if not number.is_finite() or abs(number) >= _LATEST:
+    if not number.is_finite() or number.copy_abs() >= _LATEST:
         msg = "no time"
         raise ValueError(msg)
-    is_ms = form == "milliseconds" or (form == "seconds_or_milliseconds" and abs(number) >= _SECONDS)
+    is_ms = form == "milliseconds" or (form == "seconds_or_milliseconds" and number.copy_abs() >= _SECONDS)
     return int(number if is_ms else number * 1000)

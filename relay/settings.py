@@ -167,6 +167,11 @@ def _refuse_contradictions(
             for key, name in own.items()
             if given.get(name)
         )
+    if variables.database_url.get_secret_value().startswith("postgres") and not variables.encryption_keys:
+        complaints.problems.append(
+            "RELAY_DATABASE_URL names a PostgreSQL, but RELAY_ENCRYPTION_KEYS is not set, which all replicas must share. "
+            "Set it to what `openssl rand -base64 32` prints."
+        )
     if variables.retain_bodies_days > variables.retain_keys_days:
         complaints.problems.append(
             "RELAY_RETAIN_BODIES_DAYS is more than RELAY_RETAIN_KEYS_DAYS: a body that is mapped again after its keys "

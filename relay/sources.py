@@ -17,6 +17,7 @@ from pydantic_settings import NoDecode
 
 from relay.contract import Provider, SecretShape
 from relay.identity import METADATA_KEYS, RULES, Rule
+from relay.money import exponent
 from relay.sealing import SourcePolicy
 from relay.tables import Complaints, NameOf, Table, meant, sentences
 
@@ -141,6 +142,11 @@ def _api_key(value: SecretStr) -> SecretStr:
     return value
 
 
+def _currency(value: str) -> str:
+    exponent(value)  # raises for a currency that there is not
+    return value.upper()
+
+
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
 IdentityRules = Annotated[tuple[Rule, ...], NoDecode, BeforeValidator(_words)]
 HttpUrl = Annotated[str, AfterValidator(http_url)]
@@ -212,6 +218,9 @@ class SourceTable(SourceRules):
         "backfill and for relay reconcile.",
     )
     api_base: BaseUrl | None = Field(None, description="The base URL of that API. Unset: the provider's own.")
+    currency: Annotated[str, AfterValidator(_currency)] | None = Field(
+        None, description="What amounts are in that the provider sends without a currency (ISO 4217)."
+    )
     public_url: HttpUrl | None = Field(
         None, description="The URL of this source exactly as it was typed at the provider, without its query string."
     )
@@ -309,6 +318,7 @@ def make_source(
             refunds=checked.refunds,
             revenue=checked.revenue,
             url_key=checked.url_key,
+            currency=checked.currency,
         ),
     )
 
@@ -357,6 +367,12 @@ def _check_api(checked: SourceTable, provider: Provider, name_of: NameOf, compla
         )
     elif checked.api_key is not None:
         complaints.warnings.extend(_shape_warnings(name_of("api_key"), [checked.api_key], provider.api_key))
+        base = provider.api and provider.api.base_for(checked.api_key.get_secret_value())
+        if not (base is None or base or checked.api_base):
+            complaints.problems.append(
+                f"{name_of('api_base')} is missing: each account of {provider.title} has an address of its own. "
+                f"Set it beside the API key, as docs/providers/{provider.name}.md says."
+            )
     if checked.api_base is not None and checked.api_base.startswith("http:") and not _is_here(checked.api_base):
         complaints.warnings.append(f"{name_of('api_base')} is not https: the API key travels in the clear. Use https.")
 

@@ -83,13 +83,13 @@ async def opened(settings: Settings, *, reads_bodies: bool = False) -> AsyncIter
     """The store, which a running relay may have open as well; or the end with why not. It makes no database."""
     from relay import logs
     from relay.clock import unix_ms
-    from relay.store import open_store, sqlite_path
+    from relay.store import is_shared, open_store, sqlite_path
     from relay.store.base import StoreUnavailableError
     from relay.vault import VaultError
 
     logs.configure("console", "warning")
     url = settings.database_url.get_secret_value()
-    if not sqlite_path(url).exists():
+    if not is_shared(url) and not sqlite_path(url).exists():
         fail(f"There is no database at {sqlite_path(url)}: the relay has not run yet with these settings, or they name "
              "another file (RELAY_DATABASE_URL), or the command runs in another folder.", code=WRONG)  # fmt: skip
     try:

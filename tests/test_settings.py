@@ -335,7 +335,7 @@ def test_the_file_may_lie_elsewhere(folder: Path) -> None:
         ({"RELAY_IN_DOUBT": "drop"}, "RELAY_IN_DOUBT must be 'retry' or 'hold', but is 'drop'."),
         ({"RELAY_IDENTITY": "email,name"}, "RELAY_IDENTITY must be 'metadata', 'external_id', 'email' or "),
         ({"OAA_BASE_URL": "events.example"}, "OAA_BASE_URL must be a URL that begins with https:// (or http://)"),
-        ({"RELAY_DATABASE_URL": "mysql://relay@db"}, "RELAY_DATABASE_URL must begin with sqlite:///."),
+        ({"RELAY_DATABASE_URL": "mysql://relay@db"}, "RELAY_DATABASE_URL must begin with sqlite:/// or postgresql://."),
         ({"RELAY_DATABASE_URL": "sqlite:///:memory:"}, "RELAY_DATABASE_URL must name a file"),
         ({"RELAY_ENCRYPTION_KEYS": "c2hvcnQ="}, "RELAY_ENCRYPTION_KEYS must be 32 bytes in base64 each (openssl rand"),
         (API | {"OAA_PROJECT_ID": "oa_live_1"}, "OAA_PROJECT_ID must be the project's id, but looks like an API key"),
