@@ -60,11 +60,11 @@ def _id(item: Item) -> str | None:
 
 
 #: What is sent, signed with a key that everybody knows, where a HEAD was not answered.
-CHECKS = (b"mandrill_events=%5B%5D", b"mandrill_events=[]")
+CHECKS = (b"mandrill_events=%5b%5d", b"mandrill_events=[]")
 
 
 def _greeted(delivery: Delivery) -> Answer | None:
-    return Answer() if delivery.body in CHECKS else None
+    return Answer() if delivery.body.lower() in CHECKS else None
 
 
 provider = Provider(
