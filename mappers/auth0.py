@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from relay.contract import (
+    MIB,
     Draft,
     Item,
     Learned,
@@ -48,7 +49,8 @@ _log_id, _inner_id, _event_id = field("log_id"), field("data.log_id"), field("id
 
 
 def _type(item: Item) -> str | None:
-    return _own_type(item) or _inner_type(item)
+    """The code of an entry (`ss`), or the type of a CloudEvent, which had a prefix once."""
+    return (_own_type(item) or _inner_type(item) or "").removeprefix("com.auth0.")
 
 
 def _id(item: Item) -> str | None:
@@ -68,6 +70,7 @@ provider = Provider(
         meaning="What you type in at Auth0 > Monitoring > Streams > your stream > Authorization Token: a long random "
         "text"
     ),
+    body_limit=4 * MIB,
     options={"logins": "An event for every login."},
 )
 

@@ -76,6 +76,12 @@ def _told(responses: Json) -> dict[str, str]:
 # --- bookings ---------------------------------------------------------------------------------------------------------
 
 
+def _booking(n: Notification) -> Json:
+    """Templates for payloads mostly leave the envelope out."""
+    booking: Json = n.body.get("payload") or n.body
+    return booking
+
+
 def _booker(booking: Json) -> str | None:
     """Who booked: the first attendee, all others are guests; a shared booking lists those who came before, too."""
     attendees: Sequence[Json] = booking.get("attendees") or ({},)
@@ -90,7 +96,7 @@ def _key(booking: Json) -> str:
 
 def _about(n: Notification) -> dict[str, Any]:
     """When, who and what. The title of a booking names its people, so it does not leave; that of its type may."""
-    booking = n.body["payload"]
+    booking = _booking(n)
     start, end = booking.get("startTime"), booking.get("endTime")
     title = {"meeting_title": booking.get("eventTitle")}
     return {
@@ -109,7 +115,7 @@ def _about(n: Notification) -> dict[str, Any]:
 @provider.on("BOOKING_CREATED", "BOOKING_RESCHEDULED")
 def booked(n: Notification) -> Iterator[Draft]:
     """Each new date is a new booking that knows the old one; where it must be confirmed, it is told as created."""
-    booking = n.body["payload"]
+    booking = _booking(n)
     if n.type == "BOOKING_RESCHEDULED" or booking.get("rescheduleUid"):
         once = f"rescheduled:{_key(booking)}:{booking.get('startTime')}"
         yield event("meeting_rescheduled", once=once, **_about(n))
@@ -119,7 +125,7 @@ def booked(n: Notification) -> Iterator[Draft]:
 
 @provider.on("BOOKING_CANCELLED")
 def canceled(n: Notification) -> Iterator[Draft]:
-    booking, about = n.body["payload"], _about(n)
+    booking, about = _booking(n), _about(n)
     by, host = booking.get("cancelledBy"), (booking.get("organizer") or {}).get("email")
     about["properties"] |= {"canceled_by": None if not by else "host" if by == host else "invitee"}
     yield event("meeting_canceled", once=f"canceled:{_key(booking)}", **about)
@@ -127,9 +133,9 @@ def canceled(n: Notification) -> Iterator[Draft]:
 
 @provider.on("BOOKING_PAID", option="payments")
 def paid(n: Notification) -> Iterator[Draft]:
-    booking, about = n.body["payload"], _about(n)
+    booking, about = _booking(n), _about(n)
     payment = booking.get("paymentData") or {}
-    amount, currency = payment.get("amount") or booking.get("price"), payment.get("currency") or booking.get("currency")
+    amount, currency = payment.get("amount") or booking.get("price"), payment.get("currency") or booking["currency"]
     payment_id = booking.get("paymentId")
     about["properties"] |= {"order_id": str(payment_id or booking["uid"])}
     if amount:

@@ -129,16 +129,17 @@ def user_updated(n: Notification) -> Iterator[Learned]:
 
 @provider.on("session.created", option="logins")
 def session_created(n: Notification) -> Iterator[Draft]:
+    """The user is in it, or is known by id."""
     session = _data(n)
-    user_id = session.get("user_id")
+    user, user_id = session.get("user") or {}, session.get("user_id")
     yield event(
         "login",
         once=f"session:{session['id']}",
         at_ms=session.get("created_at") or n.body["timestamp"],
-        person=Person(customer_id=user_id),
-        metadata={"clerk_user_id": user_id},
+        person=_person({"id": user_id, **user}),
+        metadata=_metadata({"id": user_id, **user}),
         joins=(f"user:{user_id}",) if user_id else (),
-        waits=bool(user_id),
+        waits=bool(user_id) and not user,
         properties={"provider_user_id": user_id},
     )
 

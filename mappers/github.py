@@ -94,12 +94,27 @@ def _person(user: Json, email: str | None = None) -> dict[str, Any]:
 # --- Marketplace ------------------------------------------------------------------------------------------------------
 
 
+#: Said of money that GitHub did not tell: a first cycle may cost less than the plan does.
+LISTED = {"is_list_price": True}
+CYCLES = {"monthly": "month", "yearly": "year"}
+#: Whether a plan is paid for by the unit, in the words of all of GitHub's interfaces.
+BY_UNIT = {"per-unit": True, "flat-rate": False, "free": False}
+
+
 def _price(purchase: Json) -> Decimal:
-    """What a whole cycle costs; plans by the unit cost as much for each of them."""
-    plan = purchase.get("plan") or {}
-    cents = plan.get("yearly_price_in_cents" if purchase.get("billing_cycle") == "yearly" else "monthly_price_in_cents")
-    units = (purchase.get("unit_count") or 1) if str(plan.get("price_model")).lower() in ("per-unit", "per_unit") else 1
-    return from_minor((cents or 0) * units, CURRENCY)
+    """What a whole cycle costs."""
+    plan = purchase["plan"]
+    is_yearly = CYCLES[purchase["billing_cycle"]] == "year" if purchase.get("billing_cycle") else False
+    cents = plan["yearly_price_in_cents" if is_yearly else "monthly_price_in_cents"]
+    is_by_unit = BY_UNIT[str(plan.get("price_model")).lower().replace("_", "-")]
+    units = purchase["unit_count"] if is_by_unit else 1
+    return from_minor(cents * units, CURRENCY)
+
+
+def _account(account: Json) -> dict[str, Any]:
+    """The id of an organization; that of a user names a person, and leaves as a hash only."""
+    kind = account.get("type")
+    return {"account_id": str(account["id"]) if kind == "Organization" else None, "account_type": kind}
 
 
 def _purchase(n: Notification) -> dict[str, Any]:
@@ -112,11 +127,10 @@ def _purchase(n: Notification) -> dict[str, Any]:
         "at_ms": _ms(n.body["effective_date"]),
         **_person(sender, sender.get("email") or account.get("organization_billing_email")),
         "properties": {
-            "account_id": str(account["id"]),
-            "account_type": account.get("type"),
+            **_account(account),
             "plan": plan.get("name"),
             "quantity": purchase.get("unit_count"),
-            "billing_interval": {"monthly": "month", "yearly": "year"}.get(str(cycle)),
+            "billing_interval": CYCLES.get(str(cycle)),
         },
     }
 
@@ -131,8 +145,10 @@ def purchased(n: Notification) -> Iterator[Draft]:
         if not before or not before.get("on_free_trial"):
             yield conversion("trial_started", **about)
     elif before and before.get("on_free_trial") and price:
+        about["properties"] |= LISTED
         yield conversion("trial_converted", **money, **about)
     elif price and (not before or not _price(before)):
+        about["properties"] |= LISTED
         yield conversion("subscription_started", **money, **about)
     elif before:
         was = _price(before)
@@ -143,7 +159,7 @@ def purchased(n: Notification) -> Iterator[Draft]:
         }
         yield event("plan_changed", **about)
     else:
-        yield conversion("signup", **{**about, "once": f"signup:{about['properties']['account_id']}"})
+        yield conversion("signup", **{**about, "once": f"signup:{purchase['account']['id']}"})
 
 
 @provider.on("marketplace_purchase.cancelled")
@@ -165,7 +181,7 @@ def installed(n: Notification) -> Iterator[Draft]:
         once=f"signup:{account['id']}",
         at_ms=_ms(installation["created_at"]),
         **_person(n.body.get("sender") or account),
-        properties={"account_id": str(account["id"]), "account_type": account.get("type"), "method": "installation"},
+        properties={**_account(account), "method": "installation"},
     )
 
 
@@ -210,8 +226,8 @@ def tier_changed(n: Notification) -> Iterator[Draft]:
     before = ((n.body.get("changes") or {}).get("tier") or {}).get("from") or {}
     now, was = (one.get("monthly_price_in_cents") or 0 for one in (tier, before))
     about["properties"] |= {
-        "from_plan": before.get("name"),
-        "to_plan": tier.get("name"),
+        "from_price": from_minor(was, CURRENCY),
+        "to_price": from_minor(now, CURRENCY),
         "direction": "upgrade" if now > was else "downgrade" if now < was else None,
     }
     yield event("plan_changed", once=f"tier_changed:{n.id}", at_ms=_said_ms(n), **about)
@@ -244,5 +260,5 @@ def starred(n: Notification) -> Iterator[Draft]:
         once=f"star:{repository['id']}:{sender['id']}",
         at_ms=_ms(n.body["starred_at"]),
         **_person(sender),
-        properties={"repository": None if repository.get("private") else repository.get("full_name")},
+        properties={"repository": None if repository.get("private") else repository.get("name")},
     )
