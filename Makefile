@@ -15,7 +15,7 @@ export UV_PYTHON_DOWNLOADS := never
 unexport VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check fmt bench chaos image-check clean
+.PHONY: help setup run test check fmt bench bench-scale chaos image-check clean
 
 help: ## list what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ fmt: $(STAMP) ## put the code into its form
 
 bench: $(STAMP) ## measure the relay beside a bare FastAPI route
 	@.venv/bin/python -m bench $(ARGS)
+
+bench-scale: $(STAMP) ## measure two replicas on one PostgreSQL beside one commit a webhook
+	@.venv/bin/python -m bench.scale $(ARGS)
 
 chaos: $(STAMP) ## kill the relay 200 times under load, and count what arrived
 	@.venv/bin/python -m bench.chaos --kills 200 $(ARGS)

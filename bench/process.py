@@ -157,11 +157,11 @@ class Child:
             thread.join()
 
 
-def relay(folder: Path, *, name: str = "relay", port: int, sandbox: str, **environ: str) -> Child:
+def relay(folder: Path, *arguments: str, name: str = "relay", port: int, sandbox: str, **environ: str) -> Child:
     """`relay serve` as a user runs it: one source, one destination, an SQLite file in `folder`."""
     return Child(
         name,
-        [_relay_command(), "serve"],
+        [_relay_command(), "serve", *arguments],
         port=port,
         folder=folder,
         **{

@@ -25,8 +25,9 @@ _PATIENT = frozenset({200, 429, 503})
 class Provider:
     """Sends checkouts over so many connections, until `finish`."""
 
-    def __init__(self, port: int, *, random: Random, connections: int = 16, think_s: float = 0.008) -> None:
-        self._port = port
+    def __init__(self, port: int, *others: int, random: Random, connections: int = 16, think_s: float = 0.008) -> None:
+        """`others`: ports of replicas, of which each connection takes one."""
+        self._ports = (port, *others)
         self._random = random
         self._think_s = think_s
         self._checkouts = Checkouts(port)
@@ -95,7 +96,7 @@ class Provider:
         """Send it once. The connection for the next time, where there is one."""
         if connection is None:
             try:
-                connection = await _connect(self._port)
+                connection = await _connect(self._random.choice(self._ports))
             except OSError:
                 self.refused += 1
                 self._again.append(number)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import psycopg
 
 from bench.checkout import number_of, revenue_of
 
@@ -51,8 +52,8 @@ class Verdict:
         return not any(self.violations.values())
 
 
-def judge(*, acknowledged: AbstractSet[int], sent: int, database: Path, events: Iterable[Json]) -> Verdict:
-    """Hold the three against each other."""
+def judge(*, acknowledged: AbstractSet[int], sent: int, database: Path | str, events: Iterable[Json]) -> Verdict:
+    """Hold the three against each other. `database`: an SQLite file, or the URL of a PostgreSQL."""
     kept, integrity = _read(database)
     ids_at_sandbox: dict[int, set[str]] = defaultdict(set)
     times: Counter[int] = Counter()
@@ -90,19 +91,35 @@ def judge(*, acknowledged: AbstractSet[int], sent: int, database: Path, events: 
     )
 
 
-def _read(database: Path) -> tuple[dict[int | None, list[Kept]], list[str]]:
+_EVENTS = "SELECT payload, event_id, state, doubts FROM events ORDER BY id"
+_UNSENT = "SELECT count(*) FROM events WHERE state IN ('waiting', 'pending', 'batched')"
+
+
+def _read(database: Path | str) -> tuple[dict[int | None, list[Kept]], list[str]]:
+    if isinstance(database, str):
+        return _read_postgres(database), []
     kept: dict[int | None, list[Kept]] = defaultdict(list)
     with contextlib.closing(sqlite3.connect(database)) as connection:
-        for payload, event_id, state, doubts in connection.execute(
-            "SELECT payload, event_id, state, doubts FROM events ORDER BY id"
-        ):
+        for payload, event_id, state, doubts in connection.execute(_EVENTS):
             kept[number_of(orjson.loads(payload))].append(Kept(event_id, state, doubts))
         said = [row[0] for row in connection.execute("PRAGMA integrity_check")]
     return kept, [words for words in said if words != "ok"]
 
 
-def unsent(database: Path) -> int:
+def _read_postgres(url: str) -> dict[int | None, list[Kept]]:
+    kept: dict[int | None, list[Kept]] = defaultdict(list)
+    with psycopg.connect(url) as connection:
+        for payload, event_id, state, doubts in connection.execute(_EVENTS):
+            kept[number_of(orjson.loads(payload))].append(Kept(event_id, state, doubts))
+    return kept
+
+
+def unsent(database: Path | str) -> int:
     """How many events of a store that is in use are not yet sent (dead letters are not waited for)."""
+    if isinstance(database, str):
+        with psycopg.connect(database) as there:
+            number = there.execute(f"SELECT ({_UNSENT}) + (SELECT coalesce(sum(deliveries), 0) FROM inbox)").fetchone()
+            return int(number[0]) if number else 0
     with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=10)) as connection:
-        found = connection.execute("SELECT count(*) FROM events WHERE state IN ('waiting', 'pending', 'batched')")
+        found = connection.execute(_UNSENT)
         return int(found.fetchone()[0])

@@ -63,7 +63,9 @@ _FIELD = "contact[fields]["
 
 
 def _at_ms(n: Notification) -> int:
-    return (datetime.fromisoformat(n.body["date_time"]) - EPOCH) // timedelta(milliseconds=1)
+    """Old accounts leave out the offset."""
+    said = datetime.fromisoformat(n.body["date_time"])
+    return (said.replace(tzinfo=said.tzinfo or UTC) - EPOCH) // timedelta(milliseconds=1)
 
 
 def _about(n: Notification) -> dict[str, Any]:

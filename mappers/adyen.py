@@ -1,7 +1,7 @@
 """Adyen. https://docs.adyen.com/development-resources/webhooks (standard webhook, read 2026-11-23).
 
 In: deliveries of notification items, each of which is signed by itself. A sale is told by its authorisation, or with
-the option `captures` by its first capture. A modification names its payment in `originalReference`, and its own
+the option `captures` by each of its captures. A modification names its payment in `originalReference`, and its own
 `pspReference` is that of the refund or dispute. Who paid stands in `additionalData`, where that was switched on.
 """
 
@@ -50,7 +50,8 @@ provider = Provider(
         "with a user name and password there, key:user:password",
         mistaken={"AQE": "an API key", "test_": "a client key", "live_": "a client key"},
     ),
-    options={"captures": "Captures are sales: for manual capture, with AUTHORISATION switched off in the webhook."},
+    options={"captures": "Captures are sales, and authorisations are none: for manual capture."},
+    instead=frozenset({"captures"}),
 )
 
 #: Twins of what is mapped, steps on the way to it, and what is not about a shopper's money.
@@ -147,8 +148,9 @@ def authorisation(n: Notification) -> Iterator[Draft | Learned]:
     if not amount:
         return
     if _is_done(o):
-        once = f"payment:{_payment(o)}"
-        yield conversion("purchase", once=once, at_ms=_at_ms(o), revenue=amount, currency=currency, **draft)
+        yield Learned(keys=draft["joins"][:1], marks=("told",), without="captures")
+        once, money = f"payment:{_payment(o)}", {"revenue": amount, "currency": currency}
+        yield conversion("purchase", once=once, at_ms=_at_ms(o), without="captures", **money, **draft)
     else:
         draft["properties"] |= {"reason": _refusal(o.get("reason")), **_unmoved(o)}
         yield event("payment_failed", once=f"payment_failed:{o['pspReference']}", at_ms=_at_ms(o), **draft)
@@ -162,14 +164,14 @@ def _refusal(reason: str | None) -> str | None:
 
 @provider.on("CAPTURE", option="captures")
 def capture(n: Notification) -> Iterator[Draft | Learned]:
-    """It has the key of its payment: where the authorisation was told as well, this is its duplicate."""
+    """Each is a sale, of a part perhaps; but where the authorisation was told as one, before the option was set."""
     o, draft = n.body, _about(n.body)
     amount, currency = _money(o)
     if draft["person"] != Person():  # else it is no answer to what waits for one
         yield from _learned(draft)
     if _is_done(o) and amount:
-        once, money = f"payment:{_payment(o)}", {"revenue": amount, "currency": currency}
-        yield conversion("purchase", once=once, at_ms=_at_ms(o), waits=True, **money, **draft)
+        draft |= {"revenue": amount, "currency": currency, "waits": True, "unless": ("told",)}
+        yield conversion("purchase", once=f"capture:{o['pspReference']}", at_ms=_at_ms(o), **draft)
 
 
 @provider.on("RECURRING_CONTRACT")

@@ -70,8 +70,7 @@ provider = Provider(
     notification_type=_kind,
     secret=SecretShape(
         meaning="The ARN of the SNS topic that SES publishes to; several with commas between them. Nothing that comes "
-        "from another topic is taken",
-        prefix="arn:",
+        "from another topic is taken. For raw message delivery user:password besides, as in the subscription's URL",
     ),
     api=Api(also=CONFIRMATION),
     options={

@@ -40,7 +40,7 @@ def _id(item: Item) -> str | None:
 
 
 def _events(body: Any) -> Sequence[Any]:
-    found: Sequence[Any] = body["events"]
+    found: Sequence[Any] = body.get("events", (body,))
     return found
 
 
@@ -54,7 +54,7 @@ provider = Provider(
     items=_events,
     account=field("id.workspace_id"),
     secret=SecretShape(meaning="The secret that Attio showed when the webhook was created (Settings > Developers)"),
-    api=Api(base="https://api.attio.com/v2"),
+    api=Api(base="https://api.attio.com/v2", is_needed=True),
     api_key=SecretShape(
         meaning="Attio > Settings > Developers: an access token with the scopes record_permission:read and "
         "object_configuration:read"

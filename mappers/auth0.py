@@ -7,6 +7,7 @@ signed: the deliveries carry a token that was typed in at Auth0.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -57,11 +58,21 @@ def _id(item: Item) -> str | None:
     return _log_id(item) or _inner_id(item) or _event_id(item)
 
 
+#: What was typed in to sign up, where a database of the customer's own is connected.
+PASSWORD = re.compile(rb'("password"\s*:\s*)"(?:[^"\\]|\\.)*"', re.DOTALL)
+
+
+def without_passwords(body: bytes) -> bytes:
+    """What is kept of a delivery."""
+    return PASSWORD.sub(rb'\1""', body)
+
+
 provider = Provider(
     name="auth0",
     title="Auth0",
     docs="https://auth0.com/docs/customize/log-streams/custom-log-streams",
     verifier=either(header_token("Authorization"), bearer(), basic_auth()),
+    redact=without_passwords,
     parse=_parse,
     items=_items,
     notification_id=_id,

@@ -13,6 +13,7 @@ from typing import Any
 from xml.parsers import expat
 
 from relay.contract import (
+    HOME,
     Draft,
     Learned,
     Notification,
@@ -154,7 +155,7 @@ def _money(transaction: Json) -> dict[str, Any]:
     tax = transaction.get("tax_amount")
     return {
         "revenue": from_major(transaction["amount"]),
-        "currency": transaction["currency_iso_code"],
+        "currency": transaction.get("currency_iso_code") or HOME,  # the vendor's samples leave it out
         "tax": from_major(tax) or None if tax else None,
     }
 

@@ -88,10 +88,15 @@ def _booker(booking: Json) -> str | None:
     return _answer(booking.get("responses") or {}, "email") or attendees[0].get("email")
 
 
+def _uid(booking: Json) -> str:
+    """Its number where a payload template leaves out the other."""
+    return str(booking.get("uid") or booking["bookingId"])
+
+
 def _key(booking: Json) -> str:
     """The booking, or the seat in it."""
     seat = booking.get("attendeeSeatId")
-    return f"{booking['uid']}:{seat}" if seat else str(booking["uid"])
+    return f"{_uid(booking)}:{seat}" if seat else _uid(booking)
 
 
 def _about(n: Notification) -> dict[str, Any]:
@@ -104,7 +109,7 @@ def _about(n: Notification) -> dict[str, Any]:
         "person": Person(email=_booker(booking)),
         "metadata": {**_told(booking.get("responses") or {}), **(booking.get("metadata") or {}), **title},
         "properties": {
-            "booking_id": str(booking["uid"]),
+            "booking_id": _uid(booking),
             "meeting_type_id": booking.get("eventTypeId"),
             "meeting_type": booking.get("type"),
             "duration_minutes": booking.get("length") or ((_ms(end) - _ms(start)) // 60_000 if start and end else None),
@@ -137,7 +142,7 @@ def paid(n: Notification) -> Iterator[Draft]:
     payment = booking.get("paymentData") or {}
     amount, currency = payment.get("amount") or booking.get("price"), payment.get("currency") or booking["currency"]
     payment_id = booking.get("paymentId")
-    about["properties"] |= {"order_id": str(payment_id or booking["uid"])}
+    about["properties"] |= {"order_id": str(payment_id or _uid(booking))}
     if amount:
         once = f"payment:{payment_id}" if payment_id else f"payment_of:{_key(booking)}"
         yield conversion("purchase", once=once, revenue=from_minor(amount, currency), currency=currency, **about)

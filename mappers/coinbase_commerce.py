@@ -56,12 +56,17 @@ def _came(charge: Json) -> Money | None:
     return (sum((amount for amount, _ in paid), Decimal(0)), paid[0][1]) if paid else None
 
 
+def _id(charge: Json) -> str:
+    """Until 2021 its code was all that it had."""
+    return str(charge.get("id") or charge["code"])
+
+
 def _about(charge: Json) -> dict[str, Any]:
     metadata = charge.get("metadata") or {}
     last = (charge.get("payments") or [{}])[-1]
     properties = {
         "order_id": charge.get("code"),
-        "charge_id": charge["id"],
+        "charge_id": charge.get("id"),
         "checkout_id": (charge.get("checkout") or {}).get("id"),
         "network": last.get("network"),
         "paid_with": ((last.get("value") or {}).get("crypto") or {}).get("currency"),
@@ -82,7 +87,7 @@ def paid(n: Notification) -> Iterator[Draft]:
     if money and money[0]:
         yield conversion(
             "purchase",
-            once=f"charge:{charge['id']}",
+            once=f"charge:{_id(charge)}",
             at_ms=_ms(charge.get("confirmed_at") or told),
             revenue=money[0],
             currency=money[1],
@@ -104,4 +109,4 @@ def failed(n: Notification) -> Iterator[Draft]:
         draft["properties"] |= {"amount": asked[0], "currency": asked[1]}
     if reason := last.get("context") or last.get("status"):
         draft["properties"] |= {"reason": reason.lower()}
-    yield event(name, once=f"{name}:{charge['id']}", at_ms=at_ms, **draft)
+    yield event(name, once=f"{name}:{_id(charge)}", at_ms=at_ms, **draft)

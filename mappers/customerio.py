@@ -78,7 +78,9 @@ TWINS_S = 600
 
 
 def _at_s(n: Notification) -> int:
-    return int(n.body["timestamp"])
+    """0 where it is no number of seconds: then it does not say."""
+    text = str(n.body.get("timestamp"))
+    return int(text) if text.isdecimal() else 0
 
 
 def _address(text: Any) -> str | None:
@@ -146,7 +148,7 @@ def _once(n: Notification, what: str) -> list[str]:
     """Its own key, and keys of the time around it which it has in common with a twin."""
     person, window = _person(n), _at_s(n) // TWINS_S
     who = person.external_id or person.customer_id or n.body["data"].get("delivery_id")
-    return [f"event:{n.id}", *(f"{what}:{who}:{part}" for part in (window, window + 1) if who)]
+    return [f"event:{n.id}", *(f"{what}:{who}:{part}" for part in (window, window + 1) if who and window)]
 
 
 @provider.on("email.unsubscribed", "customer.unsubscribed")

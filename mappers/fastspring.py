@@ -88,6 +88,11 @@ def _known(properties: Json) -> dict[str, Any]:
     return {name: value for name, value in properties.items() if value is not None}
 
 
+def _at_ms(n: Notification, name: str = "changed") -> int:
+    """The time of the object, else that of the event."""
+    return int(n.body["data"].get(name) or n.body["created"])
+
+
 def _about(*objects: Json, joins: tuple[str, ...] = (), **properties: Any) -> dict[str, Any]:
     """What all drafts have. Where no address is told, the account knows it, once it was told."""
     person = _person(*objects)
@@ -153,7 +158,7 @@ def order(n: Notification) -> Iterator[Draft | Learned]:
         yield conversion(
             "subscription_started" if subscription else "purchase",
             once=f"order:{_id(o)}",
-            at_ms=o["changed"],
+            at_ms=_at_ms(n),
             revenue=from_major(o["total"]),
             tax=from_major(o.get("tax") or 0),
             currency=o["currency"],
@@ -166,7 +171,7 @@ def order_failed(n: Notification) -> Iterator[Draft]:
     o = n.body["data"]
     draft, _ = _about_order(o)
     draft["properties"] |= {"amount": from_major(o.get("total") or 0), "currency": o["currency"].upper()}
-    yield event("payment_failed", once=f"payment_failed:{_id(o)}:{o['changed']}", at_ms=o["changed"], **draft)
+    yield event("payment_failed", once=f"payment_failed:{_id(o)}:{_at_ms(n)}", at_ms=_at_ms(n), **draft)
 
 
 @provider.on("return.created")
@@ -182,8 +187,8 @@ def refund(n: Notification) -> Iterator[Draft]:
     if o["totalReturn"] and o.get("completed") is not False:
         yield event(
             "refund",
-            once=f"refund:{o['return']}",
-            at_ms=o["changed"],
+            once=f"refund:{_id(o.get('return')) or _id(o)}",
+            at_ms=_at_ms(n),
             revenue=-from_major(o["totalReturn"]),
             tax=-from_major(o.get("tax") or 0),
             currency=o["currency"],
@@ -218,8 +223,8 @@ def charged(n: Notification) -> Iterator[Draft | Learned]:
         converted = Variant(name="trial_converted", once=f"trial_converted:{renewed}")
         yield conversion(
             "subscription_renewed",
-            once=f"order:{sale}",
-            at_ms=o["timestamp"],
+            once=f"order:{sale or n.id}",
+            at_ms=_at_ms(n, "timestamp"),
             revenue=from_major(o["total"]),
             tax=from_major(paid["tax"]) if paid.get("tax") else None,
             currency=o["currency"],
@@ -276,7 +281,7 @@ def activated(n: Notification) -> Iterator[Draft | Learned]:
     yield from _learned(draft, subscription=_id(o))
     yield Learned(keys=_keys(trial=_id(o)), marks=("trial",) if is_trial else ())
     if is_trial:
-        yield conversion("trial_started", once=f"trial_started:{_id(o)}", at_ms=o["changed"], **draft)
+        yield conversion("trial_started", once=f"trial_started:{_id(o)}", at_ms=_at_ms(n), **draft)
 
 
 @provider.on(*CHANGES)
@@ -284,7 +289,7 @@ def changed(n: Notification) -> Iterator[Draft | Learned]:
     o, name = n.body["data"], CHANGES[n.type]
     draft = _about_subscription(o)
     yield from _learned(draft, subscription=_id(o))
-    yield event(name, once=f"{name}:{_id(o)}:{o['changed']}", at_ms=o["changed"], **draft)
+    yield event(name, once=f"{name}:{_id(o)}:{_at_ms(n)}", at_ms=_at_ms(n), **draft)
 
 
 @provider.on("subscription.deactivated")
@@ -292,4 +297,4 @@ def ended(n: Notification) -> Iterator[Draft | Learned]:
     o = n.body["data"]
     draft = _about_subscription(o)
     yield from _learned(draft, subscription=_id(o))
-    yield event("subscription_ended", once=f"subscription_ended:{_id(o)}", at_ms=o["changed"], **draft)
+    yield event("subscription_ended", once=f"subscription_ended:{_id(o)}", at_ms=_at_ms(n), **draft)

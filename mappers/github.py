@@ -202,7 +202,8 @@ def _sponsorship(n: Notification) -> dict[str, Any]:
 
 
 def _said_ms(n: Notification) -> int:
-    return int(n.headers[RECEIVED])
+    """GitHub does not say: then it was when it came."""
+    return int(n.headers.get(RECEIVED) or 0)
 
 
 @provider.on("sponsorship.created")

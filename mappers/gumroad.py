@@ -104,11 +104,16 @@ def _money(form: Form) -> dict[str, Any]:
     return {"revenue": from_minor(cents, "USD"), "currency": "USD"}
 
 
+def _sale(form: Form) -> str:
+    """Older pings have the number of the order only."""
+    return form.get("sale_id") or form["order_number"]
+
+
 def _about_sale(form: Form) -> dict[str, Any]:
     payer = form.get("gifter_email") if _is_gift(form) else form.get("email")
     quantity = form.get("quantity")
     properties = {
-        "order_id": form["sale_id"],
+        "order_id": _sale(form),
         "order_number": form.get("order_number"),
         "subscription_id": form.get("subscription_id"),
         "product": form.get("short_product_id") or form.get("product_id"),
@@ -118,7 +123,7 @@ def _about_sale(form: Form) -> dict[str, Any]:
         "is_gift": _is_gift(form),
     }
     return {
-        "at_ms": _ms(form["sale_timestamp"]),
+        "at_ms": _ms(form["sale_timestamp"]) if form.get("sale_timestamp") else 0,
         "person": Person(email=payer or None, customer_id=None if _is_gift(form) else form.get("purchaser_id")),
         "metadata": _within(form, "custom_fields") | _within(form, "url_params"),
         "properties": _known(properties),
@@ -130,19 +135,19 @@ def sale(n: Notification) -> Iterator[Draft | Learned]:
     """Of a pre-order nothing is paid yet: it gets a sale of its own."""
     form: Form = n.body
     draft, money, subscription = _about_sale(form), _money(form), form.get("subscription_id")
-    keys = _keys(sale=form["sale_id"], subscription=subscription)
+    keys = _keys(sale=_sale(form), subscription=subscription)
     yield Learned(keys=keys, person=draft["person"], metadata=draft["metadata"])
     if money["revenue"] and form.get("is_preorder_authorization") != "true":
         again = form.get("is_recurring_charge") == "true"
         name = "subscription_renewed" if again else "subscription_started" if subscription else "purchase"
-        yield conversion(name, once=f"sale:{form['sale_id']}", **money, **draft)
+        yield conversion(name, once=f"sale:{_sale(form)}", **money, **draft)
 
 
 @provider.on("refund")
 def refund(n: Notification) -> Iterator[Draft]:
     """All of it, or a part that is not told."""
     form: Form = n.body
-    draft, money, key = _about_sale(form), _money(form), f"refund:{form['sale_id']}"
+    draft, money, key = _about_sale(form), _money(form), f"refund:{_sale(form)}"
     if form.get("refunded") != "true":
         draft["properties"] |= {"is_partial": True}
         yield event("refund", once=f"{key}:part", **draft)
@@ -156,7 +161,7 @@ def dispute(n: Notification) -> Iterator[Draft]:
     draft, money = _about_sale(form), _money(form)
     draft["properties"] |= {"amount": money["revenue"], "currency": money["currency"]}
     name = "dispute_won" if n.type == "dispute_won" else "dispute_opened"
-    yield event(name, once=f"{name}:{form['sale_id']}", **draft)
+    yield event(name, once=f"{name}:{_sale(form)}", **draft)
 
 
 # --- subscriptions ----------------------------------------------------------------------------------------------------

@@ -8,12 +8,15 @@ delivery says of an object is read together; with an API key HubSpot is asked fo
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from relay.contract import (
+    HOME,
     Api,
     Draft,
+    Forgotten,
     Item,
     Learned,
     Notification,
@@ -130,7 +133,7 @@ ACCOUNT = "/account-info/v3/details"
 #: What says nothing of a person or of a sale.
 IGNORED = """
 company.associationChange company.creation company.deletion company.merge company.propertyChange company.restore
-contact.deletion contact.privacyDeletion contact.restore conversation.creation conversation.deletion
+contact.deletion contact.restore conversation.creation conversation.deletion
 conversation.newMessage conversation.privacyDeletion conversation.propertyChange deal.deletion deal.merge deal.restore
 line_item.associationChange line_item.creation line_item.deletion line_item.merge line_item.propertyChange
 line_item.restore product.creation product.deletion product.merge product.propertyChange product.restore
@@ -244,15 +247,20 @@ def contacts_merged(n: Notification) -> Iterator[Learned]:
 
 @provider.on("contact.associationChange", "deal.associationChange")
 def deal_of_a_contact(n: Notification) -> Iterator[Learned]:
-    """Who a deal is with. It may be with several, so that what is known of the deal is never known of them."""
+    """Who a deal is with: it is like its contact, and one of several contacts is not like the deal."""
     kinds = str(n.body.get("associationType") or "").lower().split("_to_")
     if len(kinds) == 1:
         kinds = [OBJECTS.get(str(n.body.get(key)), "") for key in ("fromObjectTypeId", "toObjectTypeId")]
     ids = dict(zip(kinds, (n.body.get("fromObjectId"), n.body.get("toObjectId")), strict=False))
     if ids.get("contact") and ids.get("deal") and not n.body.get("associationRemoved"):
-        known = _known(n, str(ids["contact"]), {})
-        person = Person(email=known.get("email"), customer_id=str(ids["contact"]))
-        yield Learned(keys=(f"deal:{ids['deal']}",), person=person, metadata=known)
+        contact_id = str(ids["contact"])
+        yield replace(_learned(contact_id, _known(n, contact_id, {})), keys=(f"deal:{ids['deal']}",),
+                      like=(f"contact:{contact_id}",))  # fmt: skip
+
+
+@provider.on("contact.privacyDeletion")
+def contact_forgotten(n: Notification) -> Iterator[Forgotten]:
+    yield Forgotten(keys=(f"contact:{_object_id(n.body)}",))
 
 
 @provider.on("workflow.contact")
@@ -293,9 +301,8 @@ def _worth(n: Notification, deal: Json) -> dict[str, Any]:
     """Without a currency of its own a deal is in the account's, which only the API tells."""
     if not deal.get("amount"):
         return {}
-    amount = from_major(deal["amount"])
     currency = deal.get("deal_currency_code") or (n.look_up(ACCOUNT) or {}).get("companyCurrency")
-    return {"amount": amount, "currency": currency.upper()} if currency else {"amount_in_home_currency": amount}
+    return {"revenue": from_major(deal["amount"]), "currency": currency or HOME}
 
 
 def _person(n: Notification, deal: Json, asked: Any) -> dict[str, Any]:
@@ -317,16 +324,15 @@ def _told(n: Notification, deal_id: str, deal: Json, *, state: str | None, at_ms
     is_whole = asked is not None or n.type == "workflow.deal"
     deal, worth = {**_asked(asked), **deal}, _worth(n, {**_asked(asked), **deal})
     properties = {"deal_id": deal_id, "pipeline": deal.get("pipeline"), "to_stage": deal.get("dealstage")}
-    about = {"at_ms": at_ms, "joins": (f"deal:{deal_id}",), **_person(n, deal, asked)}
+    about = {"at_ms": at_ms, "joins": (f"deal:{deal_id}",), **worth, **_person(n, deal, asked)}
     if state == "won":
         if not is_whole and not worth:
             about |= {"joins": (f"amount:{deal_id}", f"deal:{deal_id}"), "waits": True, "unless": ("told",)}
-        money = {"revenue": worth.pop("amount", None), "currency": worth.pop("currency", None)}
-        properties = {"order_id": deal_id, **properties, **worth}
-        return conversion("deal_won", once=f"deal_won:{deal_id}", properties=properties, **money, **about)
+        properties = {"order_id": deal_id, **properties}
+        return conversion("deal_won", once=f"deal_won:{deal_id}", properties=properties, **about)
     once = f"deal_stage:{deal_id}:{at_ms}" if state is None else f"deal_{state}:{deal_id}"
     name = "deal_stage_changed" if state is None else f"deal_{state}"
-    return event(name, once=once, properties={**properties, **worth}, **about)
+    return event(name, once=once, properties=properties, **about)
 
 
 @provider.on("deal.creation")

@@ -48,6 +48,7 @@ provider = Provider(
         message="{body}{timestamp}",
         unit="rfc1123",
         tolerance_s=None,
+        same=(("header:Klaviyo-Webhook-Id", "json:meta.klaviyo_webhook_id"),),
     ),
     notification_id=composed(field("external_id"), field("topic")),
     notification_type=field("topic"),

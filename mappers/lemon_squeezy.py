@@ -42,7 +42,8 @@ provider = Provider(
     title="Lemon Squeezy",
     docs="https://docs.lemonsqueezy.com/help/webhooks",
     verifier=hmac_sha256(header="X-Signature"),
-    # no id is sent: the digest of the body is the notification's, and X-Event-Name is not signed
+    # without it, as in older webhooks, the digest of the body; X-Event-Name is not signed
+    notification_id=field("meta.webhook_id"),
     notification_type=field("meta.event_name"),
     is_test=_is_test,
     secret=SecretShape(
@@ -80,7 +81,7 @@ def _known(properties: Json) -> dict[str, Any]:
 def _about(
     n: Notification, properties: Json, *joins: tuple[str, int | str | None], waits: bool = True
 ) -> dict[str, Any]:
-    """What the drafts of all objects have. Invoices carry no custom data: their subscription does."""
+    """What the drafts of all objects have. Older invoices carry no custom data: their subscription does."""
     o = n.body["data"]["attributes"]
     return {
         "person": Person(email=o.get("user_email"), customer_id=_text(o.get("customer_id"))),

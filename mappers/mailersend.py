@@ -1,7 +1,8 @@
-"""MailerSend. https://developers.mailersend.com/api/v1/webhooks.html (API v1, read 2026-11-23).
+"""MailerSend. https://developers.mailersend.com/api/v1/account/webhooks (versions 1 and 2, read 2026-11-24).
 
-In: one activity of one e-mail to one recipient. Out: clicks, bounces, complaints and unsubscriptions; what is sent,
-delivered, deferred and opened on request.
+In: one activity of one e-mail to one recipient; version 2 of a webhook is flat, and says `recipient` or `email` for who
+that is. Out: clicks, bounces, complaints, unsubscriptions and suppressions; what is sent, delivered, deferred and
+opened on request.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ Json = Mapping[str, Any]
 provider = Provider(
     name="mailersend",
     title="MailerSend",
-    docs="https://developers.mailersend.com/api/v1/webhooks.html",
+    docs="https://developers.mailersend.com/api/v1/account/webhooks",
     verifier=hmac_sha256(header="Signature"),
     notification_id=field("data.id"),
     notification_type=field("type"),
@@ -37,9 +38,9 @@ provider = Provider(
 
 #: The first of several opens or clicks, which is among all of them; and what is not about one recipient.
 SILENT = """
-activity.clicked_unique activity.opened_unique bulk_email.completed email_list.verified email_single.verified
-inbound_forward.failed maintenance.end maintenance.start recipient.on_hold_added recipient.on_hold_removed
-sender_identity.verified
+activity.clicked_unique activity.opened_unique activity.survey_opened activity.survey_submitted bulk_email.completed
+email_list.verified email_single.verified inbound_forward.failed inbound_message.rejected maintenance.end
+maintenance.start recipient.on_hold_added recipient.on_hold_removed sender_identity.verified sms.sent webhook.test
 """
 provider.ignores(*SILENT.split())
 
@@ -59,6 +60,7 @@ EMAILS = {
     "activity.hard_bounced": ("email_bounced", "hard"),
     "activity.spam_complaint": ("email_complained", None),
     "activity.unsubscribed": ("email_unsubscribed", None),
+    "activity.suppressed": ("email_dropped", None),
 }
 
 
@@ -69,17 +71,33 @@ def _clicked(link: str | None) -> dict[str, Any]:
     return {"url": f"{page}?{urlencode(told)}" if told else page or None, "metadata": told}
 
 
+def _person(activity: Json) -> Person:
+    email = activity.get("recipient") or activity.get("email")
+    if isinstance(email, Mapping):
+        recipient = email.get("recipient") or {}
+        return Person(email=recipient.get("email"), customer_id=recipient.get("id"))
+    return Person(email=email)
+
+
+def _more(activity: Json) -> Json:
+    """What the kind of activity has to say beside: an empty list where that is nothing."""
+    return activity.get("morph") or activity.get("meta") or {}
+
+
 def _properties(activity: Json, bounce_type: str | None) -> dict[str, Any]:
-    email = activity.get("email") or {}
+    email, more = activity.get("email"), _more(activity)
+    whole = email if isinstance(email, Mapping) else activity
     return {
-        "message_id": (email.get("message") or {}).get("id"),
+        "message_id": (whole.get("message") or {}).get("id") or whole.get("message_id"),
         "template_id": activity.get("template_id") or None,
-        "tags": ", ".join(email.get("tags") or ()) or None,
+        "tags": ", ".join(whole.get("tags") or ()) or None,
         "bounce_type": bounce_type,
+        "country": more.get("country"),
+        "reason": more.get("suppression_reason"),
     }
 
 
-@provider.on("activity.clicked", "activity.soft_bounced", "activity.hard_bounced")
+@provider.on("activity.clicked", "activity.soft_bounced", "activity.hard_bounced", "activity.suppressed")
 @provider.on("activity.spam_complaint", "activity.unsubscribed")
 @provider.on("activity.sent", option="sent")
 @provider.on("activity.delivered", option="delivered")
@@ -87,12 +105,12 @@ def _properties(activity: Json, bounce_type: str | None) -> dict[str, Any]:
 @provider.on("activity.opened", option="opened")
 def email(n: Notification) -> Iterator[Draft]:
     activity, (name, bounce_type) = n.body["data"], EMAILS[n.type]
-    recipient = (activity.get("email") or {}).get("recipient") or {}
+    said = datetime.fromisoformat(activity.get("created_at") or n.body["created_at"])
     yield event(
         name,
         once=f"activity:{n.id}",
-        at_ms=(datetime.fromisoformat(activity["created_at"]) - EPOCH) // timedelta(milliseconds=1),
-        person=Person(email=recipient.get("email"), customer_id=recipient.get("id")),
+        at_ms=(said - EPOCH) // timedelta(milliseconds=1),
+        person=_person(activity),
         properties=_properties(activity, bounce_type),
-        **(_clicked((activity.get("morph") or {}).get("url")) if n.type == "activity.clicked" else {}),
+        **(_clicked(_more(activity).get("url")) if n.type == "activity.clicked" else {}),
     )

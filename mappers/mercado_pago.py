@@ -148,7 +148,7 @@ def _made(o: Json, about: Json, number: int | None) -> Iterator[Draft]:
         once = f"trial_converted:{about['properties']['subscription_id']}"
         variants = {"trial": Variant(name="trial_converted", once=once)}
     if revenue:
-        at_ms, money = _ms(o["date_approved"]), {"revenue": revenue, "currency": currency}
+        at_ms, money = _ms(o.get("date_approved") or o["date_created"]), {"revenue": revenue, "currency": currency}
         yield conversion(name, once=f"payment:{o['id']}", at_ms=at_ms, variants=variants, **money, **about)
     for back in o.get("refunds") or ():
         if back.get("status") in (None, "approved"):

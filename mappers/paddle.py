@@ -172,7 +172,7 @@ def _tax(totals: Json, currency: str) -> Decimal:
 def sale(n: Notification) -> Iterator[Draft | Learned]:
     o = n.body["data"]
     subscription, totals, currency = o.get("subscription_id"), o["details"]["totals"], o["currency_code"]
-    name = SALES.get(o["origin"], "subscription_renewed") if subscription else "purchase"
+    name = SALES.get(o.get("origin"), "subscription_renewed") if subscription else "purchase"
     is_later = name in ("subscription_renewed", "plan_changed")
     draft = _about_transaction(o, ("trial", subscription if is_later else None))
     known = _keys(("transaction", o["id"]), ("subscription", subscription), ("customer", o.get("customer_id")))
@@ -183,7 +183,7 @@ def sale(n: Notification) -> Iterator[Draft | Learned]:
     is_invoice = o.get("collection_mode") == "manual"
     at_ms = _ms((not is_invoice and o.get("billed_at")) or n.body["occurred_at"])
     once, paid = f"transaction:{o['id']}", from_minor(totals["grand_total"], currency)
-    if paid and o["origin"] != NO_SALE:
+    if paid and o.get("origin") != NO_SALE:
         if is_later:
             draft["variants"] = {"trial": Variant(name="trial_converted", once=f"trial_converted:{subscription}")}
         money = {"revenue": paid, "tax": _tax(totals, currency), "currency": currency}

@@ -60,8 +60,13 @@ def _entity(n: Notification, kind: str) -> Json:
     return (n.body["payload"].get(kind) or {}).get("entity") or {}
 
 
+def _said(n: Notification) -> int:
+    """When Razorpay told it, which older webhooks have beside the entities; 0 where it does not say."""
+    return int(n.body.get("created_at") or n.body["payload"].get("created_at") or 0)
+
+
 def _at_ms(n: Notification, seconds: int | None = None) -> int:
-    return int(seconds or n.body["created_at"]) * 1000
+    return int(seconds or _said(n)) * 1000
 
 
 def _keys(*ids: tuple[str, str | None]) -> tuple[str, ...]:
@@ -90,7 +95,8 @@ def _person(*entities: Json) -> Person:
 
 def _unmoved(o: Json) -> dict[str, Any]:
     """Money that is no revenue: properties."""
-    return {"amount": from_minor(o["amount"], o["currency"]), "currency": o["currency"]} if o.get("amount") else {}
+    is_told = o.get("amount") and o.get("currency")  # payments that failed may have an empty currency
+    return {"amount": from_minor(o["amount"], o["currency"]), "currency": o["currency"]} if is_told else {}
 
 
 # --- payments ---------------------------------------------------------------------------------------------------------
@@ -269,7 +275,7 @@ def subscription_authenticated(n: Notification) -> Iterator[Draft | Learned]:
     """The mandate was given. One that is charged only from a later day on is how Razorpay does trials."""
     o, draft = _entity(n, "subscription"), _about_subscription(n)
     yield from _known(draft)
-    is_trial = (o.get("start_at") or 0) > n.body["created_at"] and not o.get("paid_count")
+    is_trial = (o.get("start_at") or 0) > _said(n) and not o.get("paid_count")
     yield Learned(keys=(f"trial:{o['id']}",), marks=("trial",) if is_trial else ())
     if is_trial:
         yield conversion("trial_started", once=f"trial_started:{o['id']}", at_ms=_at_ms(n), **draft)
@@ -291,7 +297,7 @@ def subscription_state(n: Notification) -> Iterator[Draft | Learned]:
     yield from _known(draft)
     draft["properties"]["reason"] = reason
     is_end = name == "subscription_ended"
-    once = f"{name}:{o['id']}" if is_end else f"{name}:{o['id']}:{n.body['created_at']}"
+    once = f"{name}:{o['id']}" if is_end else f"{name}:{o['id']}:{_said(n)}"
     yield event(name, once=once, at_ms=_at_ms(n, o.get("ended_at") if is_end else None), **draft)
 
 
@@ -302,7 +308,7 @@ def subscription_updated(n: Notification) -> Iterator[Draft | Learned]:
     yield from _known(draft)
     draft["properties"]["to_plan"] = o.get("plan_id")
     if not o.get("has_scheduled_changes"):
-        yield event("plan_changed", once=f"plan_changed:{o['id']}:{n.body['created_at']}", at_ms=_at_ms(n), **draft)
+        yield event("plan_changed", once=f"plan_changed:{o['id']}:{_said(n)}", at_ms=_at_ms(n), **draft)
 
 
 @provider.on("subscription.activated", "subscription.pending")

@@ -109,7 +109,12 @@ def _learned(about: Json) -> Iterator[Learned]:
 def _transaction(n: Notification) -> str:
     """The purchase that this is about."""
     e = n.body["event"]
-    return f"{e['transaction_id']}:{e['purchased_at_ms']}" if e.get("transaction_id") else n.id
+    return f"{e['transaction_id']}:{e.get('purchased_at_ms')}" if e.get("transaction_id") else n.id
+
+
+def _said_ms(e: Json) -> int:
+    """When it happened; older webhooks do not say."""
+    return e.get("event_timestamp_ms") or 0
 
 
 def _money(e: Json) -> dict[str, Any]:
@@ -140,7 +145,8 @@ def sale(n: Notification) -> Iterator[Draft | Learned]:
     """What is granted, shared or free is no sale; a sale whose price the store did not tell has no revenue."""
     e, about = n.body["event"], _about(n.body["event"])
     yield from _learned(about)
-    once, at_ms, price = f"transaction:{_transaction(n)}", e["purchased_at_ms"], e.get("price_in_purchased_currency")
+    once, price = f"transaction:{_transaction(n)}", e.get("price_in_purchased_currency")
+    at_ms = e.get("purchased_at_ms") or _said_ms(e)
     if e.get("period_type") == "TRIAL":
         if n.type == "INITIAL_PURCHASE":
             yield conversion("trial_started", once=once, at_ms=at_ms, **about)
@@ -156,7 +162,7 @@ def _refund(n: Notification, about: Json, name: str, sign: int) -> Draft:
     if money:
         money["revenue"] = abs(money["revenue"]) * sign
     once = f"{name}:{_transaction(n)}:{abs(money['revenue']) if money else ''}"
-    return event(name, once=once, at_ms=e["event_timestamp_ms"], **money, **about)
+    return event(name, once=once, at_ms=_said_ms(e), **money, **about)
 
 
 @provider.on("REFUND_REVERSED")
@@ -174,7 +180,7 @@ def cancellation(n: Notification) -> Iterator[Draft | Learned]:
     """A refund, a failed payment (which `BILLING_ISSUE` tells, too), or the wish not to renew."""
     e, about = n.body["event"], _about(n.body["event"])
     yield from _learned(about)
-    reason, price, at_ms = e.get("cancel_reason"), e.get("price_in_purchased_currency"), e["event_timestamp_ms"]
+    reason, price, at_ms = e.get("cancel_reason"), e.get("price_in_purchased_currency"), _said_ms(e)
     about["properties"]["reason"] = reason
     if (price is not None and price < 0) or (reason == "CUSTOMER_SUPPORT" and price != 0):
         yield _refund(n, about, "refund", -1)
@@ -190,7 +196,7 @@ def billing_issue(n: Notification) -> Iterator[Draft | Learned]:
     e, about = n.body["event"], _about(n.body["event"])
     yield from _learned(about)
     about["properties"]["reason"] = "BILLING_ERROR"
-    yield event("payment_failed", once=f"payment_failed:{_transaction(n)}", at_ms=e["event_timestamp_ms"], **about)
+    yield event("payment_failed", once=f"payment_failed:{_transaction(n)}", at_ms=_said_ms(e), **about)
 
 
 @provider.on("EXPIRATION")
@@ -198,10 +204,10 @@ def expiration(n: Notification) -> Iterator[Draft | Learned]:
     """A subscription that expires because it was paused has not ended: `SUBSCRIPTION_PAUSED` told it."""
     e, about = n.body["event"], _about(n.body["event"])
     yield from _learned(about)
-    reason, said_ms = e.get("expiration_reason"), e["event_timestamp_ms"]
+    reason, said_ms = e.get("expiration_reason"), _said_ms(e)
     about["properties"]["reason"] = reason
     if reason != "SUBSCRIPTION_PAUSED":
-        at_ms = min(e.get("expiration_at_ms") or said_ms, said_ms)
+        at_ms = min(filter(None, (e.get("expiration_at_ms"), said_ms)), default=0)
         yield event("subscription_ended", once=f"subscription_ended:{_transaction(n)}", at_ms=at_ms, **about)
 
 
@@ -217,14 +223,14 @@ def subscription_state(n: Notification) -> Iterator[Draft | Learned]:
     e, about, (name, reason) = n.body["event"], _about(n.body["event"]), STATES[n.type]
     yield from _learned(about)
     about["properties"]["reason"] = reason
-    at_ms = e["event_timestamp_ms"]
+    at_ms = _said_ms(e)
     yield event(name, once=f"{name}:{_transaction(n)}:{at_ms}", at_ms=at_ms, **about)
 
 
 @provider.on("PRODUCT_CHANGE")
 def product_change(n: Notification) -> Iterator[Draft | Learned]:
     """Its money, where there is some, comes with the `RENEWAL` or `INITIAL_PURCHASE` that follows."""
-    e, about, at_ms = n.body["event"], _about(n.body["event"]), n.body["event"]["event_timestamp_ms"]
+    e, about, at_ms = n.body["event"], _about(n.body["event"]), _said_ms(n.body["event"])
     yield from _learned(about)
     about["properties"] |= {"from_plan": e.get("product_id"), "to_plan": e.get("new_product_id")}
     yield event("plan_changed", once=f"plan_changed:{_transaction(n)}:{at_ms}", at_ms=at_ms, **about)

@@ -13,6 +13,7 @@ from typing import Any
 from xml.parsers import expat
 
 from relay.contract import (
+    HOME,
     Answer,
     Draft,
     Learned,
@@ -26,7 +27,7 @@ from relay.contract import (
     field,
 )
 from relay.money import from_major
-from relay.signatures import query_token
+from relay.signatures import salesforce_token
 
 Json = Mapping[str, Any]
 
@@ -97,11 +98,21 @@ def parse(body: bytes) -> Sequence[Json]:
     return [{"organization": message.get("OrganizationId"), **one} for one in found]
 
 
+#: A login to the sender's Salesforce, where "Send Session ID" is on.
+SESSION = re.compile(rb"(<(?:[\w.-]+:)?SessionId\b[^<>]*(?<!/)>)[^<]+(?=<)")
+
+
+def without_session(body: bytes) -> bytes:
+    """What is kept of a message."""
+    return SESSION.sub(rb"\1", body)
+
+
 provider = Provider(
     name="salesforce",
     title="Salesforce",
     docs="https://developer.salesforce.com/docs/atlas.en-us.api.meta/api/sforce_api_om_outboundmessaging.htm",
-    verifier=query_token("token"),
+    verifier=salesforce_token(),
+    redact=without_session,
     parse=parse,
     items=lambda notifications: notifications,
     notification_id=field("id"),
@@ -109,7 +120,8 @@ provider = Provider(
     account=field("organization"),
     accepted=ACKNOWLEDGED,
     secret=SecretShape(
-        meaning="A long random text of your own, which is also in the endpoint URL of the outbound message (?token=...)"
+        meaning="A long random text of your own, which is also in the endpoint URL of the message (?token=...); "
+        "to take messages of one organization only, with its id behind it (token:00D...)"
     ),
 )
 provider.ignores("Account", "User", "Task", "Event")
@@ -128,11 +140,9 @@ def _first(o: Json, *names: str) -> str | None:
 
 
 def _moment(o: Json, *names: str) -> int:
+    """0 where none of them was chosen as a field of the message: then it does not say."""
     found = _first(o, *names)
-    if found is None:
-        msg = f"the message does not say when: add {names[0]} to its fields"
-        raise UnmappableError(msg)
-    return _ms(found)
+    return 0 if found is None else _ms(found)
 
 
 CHANGED = ("LastModifiedDate", "SystemModstamp")
@@ -210,23 +220,17 @@ def opportunity(n: Notification) -> Iterator[Draft | Learned]:
         "metadata": _metadata(o),
     }
     properties = {"deal_id": deal_id, "to_stage": stage, "type": o.get("Type"), "lead_source": o.get("LeadSource")}
-    worth: dict[str, Any] = {}
-    currency = _first(_metadata(o), "currencyisocode", "currency")
-    if o.get("Amount") and currency:
-        worth = {"amount": from_major(o["Amount"]), "currency": currency.upper()}
-    elif o.get("Amount"):  # of an organization with one currency, which nobody says
-        worth = {"amount_in_home_currency": from_major(o["Amount"])}
+    if o.get("Amount"):  # an organization with one currency does not say which
+        currency = _first(_metadata(o), "currencyisocode", "currency") or HOME
+        about |= {"revenue": from_major(o["Amount"]), "currency": currency}
     if _is(o, "IsWon") or stage == "Closed Won":
-        money = {"revenue": worth.pop("amount", None), "currency": worth.pop("currency", None)}
-        told = {"order_id": deal_id, **properties, **worth}
-        once = f"deal_won:{deal_id}"
-        yield conversion("deal_won", once=once, at_ms=_closed_ms(o), properties=told, **money, **about)
+        once, told = f"deal_won:{deal_id}", {"order_id": deal_id, **properties}
+        yield conversion("deal_won", once=once, at_ms=_closed_ms(o), properties=told, **about)
     elif (_is(o, "IsClosed") and "IsWon" in o) or stage == "Closed Lost":
-        told = {**properties, **worth}
-        yield event("deal_lost", once=f"deal_lost:{deal_id}", at_ms=_closed_ms(o), properties=told, **about)
+        yield event("deal_lost", once=f"deal_lost:{deal_id}", at_ms=_closed_ms(o), properties=properties, **about)
     else:
-        at_ms, told = _moment(o, *CHANGED, "CreatedDate"), {**properties, **worth}
+        at_ms = _moment(o, *CHANGED, "CreatedDate")
         is_new = "CreatedDate" in o and at_ms == _ms(o["CreatedDate"])
-        once = f"deal_created:{deal_id}" if is_new else f"deal_stage:{deal_id}:{stage}:{at_ms}"
+        once = f"deal_created:{deal_id}" if is_new else f"deal_stage:{deal_id}:{stage}:{at_ms or n.id}"
         name = "deal_created" if is_new else "deal_stage_changed"
-        yield event(name, once=once, at_ms=at_ms, properties=told, **about)
+        yield event(name, once=once, at_ms=at_ms, properties=properties, **about)

@@ -10,8 +10,17 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from relay.contract import MIB, Draft, Notification, Person, Provider, SecretShape, event, field
+from relay.contract import MIB, Draft, Item, Notification, Person, Provider, SecretShape, event, field
 from relay.signatures import public_key
+
+SAID = field("sg_event_id")
+
+
+def _id(item: Item) -> str | None:
+    """None where it is what the documentation's examples have for one, the same in all of them."""
+    said = SAID(item)
+    return None if said == "sg_event_id" else said
+
 
 provider = Provider(
     name="sendgrid",
@@ -23,7 +32,7 @@ provider = Provider(
         header="X-Twilio-Email-Event-Webhook-Signature",
         timestamp="X-Twilio-Email-Event-Webhook-Timestamp",
     ),
-    notification_id=field("sg_event_id"),
+    notification_id=_id,
     notification_type=field("event"),
     items=lambda body: body if isinstance(body, list) else [body],
     body_limit=4 * MIB,

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from relay.contract import (
+    HOME,
     Draft,
     Item,
     Learned,
@@ -74,8 +75,8 @@ provider.ignores(*TWINS.split())
 
 
 def _at_ms(*texts: str | None) -> int:
-    """The first that is there: ISO 8601 with the shop's offset."""
-    at = datetime.fromisoformat(next(text for text in texts if text))
+    """The first that is there: ISO 8601 with the shop's offset. The admin's test button leaves all of them out."""
+    at = datetime.fromisoformat(next((text for text in texts if text), "1970-01-01"))
     return round(at.replace(tzinfo=at.tzinfo or UTC).timestamp() * 1000)
 
 
@@ -216,7 +217,7 @@ def cancelled(n: Notification) -> Iterator[Draft | Learned]:
     order = n.body
     yield from _learned(order)
     extras = _unmoved(order["total_price"], order) | {"reason": order.get("cancel_reason")}
-    once, at_ms = f"order_canceled:{order['id']}", _at_ms(order["cancelled_at"])
+    once, at_ms = f"order_canceled:{order['id']}", _at_ms(order.get("cancelled_at"))
     yield event("order_canceled", once=once, at_ms=at_ms, **_about(order, extras))
 
 
@@ -243,7 +244,9 @@ def _parts(refund: Json, *, is_tax_apart: bool) -> Iterator[tuple[int, Json]]:
 
 def _given_back(refund: Json, paid: list[Json]) -> tuple[Decimal, str, dict[str, Any]]:
     """Transactions are in the buyer's currency; where its parts explain them, a refund is told in the shop's."""
-    amount, currency = sum((from_major(each["amount"]) for each in paid), Decimal(0)), paid[0]["currency"]
+    amount = sum((from_major(each["amount"]) for each in paid), Decimal(0))
+    listed = [part["presentment_money"]["currency_code"] for _, part in _parts(refund, is_tax_apart=True)]
+    currency = next(filter(None, (*(each["currency"] for each in paid), *listed)), HOME)
     for is_tax_apart in (True, False):  # prices that include the tax say it once more
         parts = list(_parts(refund, is_tax_apart=is_tax_apart))
         shop = parts[0][1]["shop_money"]["currency_code"] if parts else currency
@@ -283,8 +286,7 @@ def refund(n: Notification) -> Iterator[Draft | Learned]:
 @provider.on("order_transactions/create")
 def transaction(n: Notification) -> Iterator[Draft]:
     """Of a refund: it waits for the word of `refunds/create`, which mostly tells the same."""
-    o = n.body
-    order = f"order:{o['order_id']}"
+    o, order = n.body, f"order:{n.body['order_id']}"
     at_ms, properties = _at_ms(o.get("processed_at"), o.get("created_at")), {"order_id": str(o["order_id"])}
     if o["kind"] == "refund" and o["status"] == "success":
         yield event(
@@ -292,7 +294,7 @@ def transaction(n: Notification) -> Iterator[Draft]:
             once=f"transaction:{o['id']}",
             at_ms=at_ms,
             revenue=-from_major(o["amount"]),
-            currency=o["currency"],
+            currency=o["currency"] or HOME,
             properties=properties,
             joins=(f"transaction:{o['id']}", order),
             waits=True,
@@ -373,7 +375,7 @@ def not_billed(n: Notification) -> Iterator[Draft]:
     o, subscription = n.body, str(n.body["subscription_contract_id"])
     yield event(
         "payment_failed",
-        once=f"payment_failed:attempt:{o['id']}",
+        once=f"payment_failed:attempt:{o.get('id') or o['idempotency_key']}",
         at_ms=_told_ms(n),
         properties={"subscription_id": subscription, "reason": o.get("error_code")},
         joins=(f"subscription:{subscription}",),
@@ -386,13 +388,12 @@ def not_billed(n: Notification) -> Iterator[Draft]:
 
 @provider.on("customers/create", "customers/update")
 def customer(n: Notification) -> Iterator[Draft | Learned]:
-    o = n.body
-    person = _who({"customer": o})
+    o, person = n.body, _who({"customer": n.body})
     yield Learned(keys=_of_customer({"customer": o}), person=person)
     if n.type == "customers/create":
         yield identify(
             once=f"identify:{o['id']}",
-            at_ms=_at_ms(o["created_at"]),
+            at_ms=_at_ms(o.get("created_at")),
             person=person,
             properties={"country": (o.get("default_address") or {}).get("country_code")},
             option="identify",

@@ -84,8 +84,8 @@ def _landing(link: object) -> tuple[str | None, dict[str, str]]:
 
 
 def _at_ms(moment: object) -> int:
-    """Unix seconds, as text; some say it in ISO 8601."""
-    text = str(moment)
+    """Unix seconds, as text; some say it in ISO 8601. 0 where it does not say."""
+    text = str(moment or 0)
     if text.isdecimal():
         return int(text) * 1000
     return (datetime.fromisoformat(text) - EPOCH) // timedelta(milliseconds=1)
@@ -125,7 +125,7 @@ def _about(n: Notification, link: object = None, **properties: Any) -> dict[str,
     tags = o.get("rcpt_tags")
     return {
         "once": f"event:{n.id}",
-        "at_ms": _at_ms(o["timestamp"]),
+        "at_ms": _at_ms(o.get("timestamp")),
         "person": Person(email=o.get("rcpt_to") or o.get("raw_rcpt_to")),
         "url": url,
         "metadata": {**told, **_object(o.get("rcpt_meta"))},

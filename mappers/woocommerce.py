@@ -42,7 +42,7 @@ def _shop(item: Item) -> str | None:
 
 
 def _meta(o: Json) -> dict[str, Any]:
-    found = {each["key"]: each["value"] for each in o.get("meta_data") or ()}
+    found = {each["key"]: each.get("value") for each in o.get("meta_data") or () if each.get("key")}
     return {key: value for key, value in found.items() if isinstance(value, (str, int)) and value != ""}
 
 
@@ -80,12 +80,34 @@ provider.ignores(*TWINS.split())
 
 def _at_ms(*texts: str | None) -> int:
     """The first that is there: ISO 8601 in UTC, without saying so."""
-    at = datetime.fromisoformat(next(text for text in texts if text))
+    found = next((text for text in texts if text), None)
+    at = datetime.fromisoformat(found) if found else datetime(1970, 1, 1, tzinfo=UTC)
     return round(at.replace(tzinfo=at.tzinfo or UTC).timestamp() * 1000)
 
 
+def _time(o: Json, name: str) -> str | None:
+    """The first version of the API has the shop's own time only."""
+    return o.get(f"{name}_gmt") or o.get(name) or None
+
+
 def _modified_ms(o: Json) -> int:
-    return _at_ms(o.get("date_modified_gmt"), o.get("date_created_gmt"))
+    return _at_ms(_time(o, "date_modified"), _time(o, "date_created"))
+
+
+#: What the API before that, which webhooks may still be set to, calls what an order holds.
+LEGACY = {
+    "number": "order_number",
+    "billing": "billing_address",
+    "shipping": "shipping_address",
+    "date_created_gmt": "created_at",
+    "date_modified_gmt": "updated_at",
+    "date_completed_gmt": "completed_at",
+}
+
+
+def _order(body: Json) -> Json:
+    old = body.get("order")
+    return {**old, **{name: old.get(word) for name, word in LEGACY.items()}} if isinstance(old, dict) else body
 
 
 #: A change to an order is news of its payment for this long; after that its key may be forgotten.
@@ -173,14 +195,15 @@ def _unmoved(o: Json) -> dict[str, Any]:
 
 @provider.on("order.created", "order.updated", "order.restored")
 def order(n: Notification) -> Iterator[Draft | Learned]:
-    o, status, meta = n.body, n.body.get("status"), _meta(n.body)
+    o = _order(n.body)
+    status, meta = o.get("status"), _meta(o)
     mark, subscription = next(((name, str(meta[name])) for name in SALES if name in meta), ("", ""))
     key, properties = f"order:{o['id']}", _properties(o) | ({"subscription_id": subscription} if subscription else {})
     joins = (f"subscription:{subscription}" if subscription else key, *_of_customer(o))
     about: dict[str, Any] = {"person": _who(o), "metadata": _metadata(o), "joins": joins, "url": _landing(o)}
     yield from _learned(key, o)
-    is_paid = bool(o.get("date_paid_gmt")) or status in PAID
-    paid_ms = _at_ms(o.get("date_paid_gmt"), o.get("date_completed_gmt"), o.get("date_created_gmt"))
+    is_paid = bool(_time(o, "date_paid")) or status in PAID
+    paid_ms = _at_ms(*(_time(o, name) for name in ("date_paid", "date_completed", "date_created")))
     total, tax = from_major(o["total"]), o.get("total_tax")
     if is_paid and total and _modified_ms(o) - paid_ms <= NEWS_MS:
         after_trial = Variant(name="trial_converted", once=f"trial_converted:{subscription}")
@@ -217,7 +240,7 @@ ENDED = {"cancelled", "expired"}
 
 
 def _trial_end(o: Json) -> str | None:
-    return o.get("trial_end_date_gmt") or o.get("trial_end_date") or None
+    return _time(o, "trial_end_date")
 
 
 @provider.on("subscription.created", "subscription.updated")
@@ -241,15 +264,15 @@ def subscription(n: Notification) -> Iterator[Draft | Learned]:
             "reason": status if status in ENDED else None,
         },
     }
-    start_ms = _at_ms(o.get("start_date_gmt"), o.get("start_date"), o.get("date_created_gmt"))
+    start_ms = _at_ms(_time(o, "start_date"), _time(o, "date_created"))
     if trial_end and status == "active" and _modified_ms(o) < _at_ms(trial_end):
         yield conversion("trial_started", once=f"trial_started:{o['id']}", at_ms=start_ms, **about)
     if status == "pending-cancel":
-        at_ms = _at_ms(o.get("cancelled_date_gmt"), o.get("cancelled_date"), o.get("date_modified_gmt"))
+        at_ms = _at_ms(_time(o, "cancelled_date"), _time(o, "date_modified"))
         name = "subscription_cancel_scheduled"
         yield event(name, once=f"{name}:{o['id']}:{at_ms}", at_ms=at_ms, **about)
     if status in ENDED:
-        at_ms = _at_ms(o.get("end_date_gmt"), o.get("end_date"), o.get("date_modified_gmt"))
+        at_ms = _at_ms(_time(o, "end_date"), _time(o, "date_modified"))
         yield event("subscription_ended", once=f"subscription_ended:{o['id']}", at_ms=at_ms, **about)
 
 
@@ -263,6 +286,6 @@ def customer(n: Notification) -> Iterator[Draft | Learned]:
     yield Learned(keys=(f"customer:{o['id']}",), **who)
     if n.type == "customer.created":
         country = (o.get("billing") or {}).get("country") or None
-        at_ms = _at_ms(o["date_created_gmt"])
+        at_ms = _at_ms(_time(o, "date_created"))
         once = f"identify:{o['id']}"
         yield identify(once=once, at_ms=at_ms, properties={"country": country}, option="identify", **who)

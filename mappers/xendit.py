@@ -156,14 +156,14 @@ def _paid(o: Json) -> Decimal:
 @provider.on(
     "payment.capture", "payment.succeeded", "capture.succeeded", "ewallet.capture", "qr.payment", "direct_debit.payment"
 )
-@provider.on("payment.failure", "payment.failed", "capture.failed")
+@provider.on("payment.failure", "payment.failed", "capture.failed", "ewallet.payment", "paylater.payment")
 def payment(n: Notification) -> Iterator[Draft | Learned]:
     """The status decides: some types tell of both."""
     o = _data(n)
     own, status = _payment(o), (o.get("status") or n.type.rpartition(".")[2]).lower()
     code, captures = _dict(o, "qr_code"), o.get("captures") or [{}]
     reference = o.get("reference_id") or code.get("external_id") or o.get("external_id")
-    currency = o.get("currency") or (FLAT_CURRENCY if code else None)
+    currency = o.get("currency") or (FLAT_CURRENCY if code or n.type == "ewallet.payment" else None)
     told, request = {"order_id": reference or own, "payment_id": own}, ("request", o.get("payment_request_id"))
     draft = _about({**o, "metadata": o.get("metadata") or code.get("metadata")}, told, request)
     at = captures[-1].get("capture_timestamp") or o.get("updated")
@@ -205,7 +205,7 @@ def invoice(n: Notification) -> Iterator[Draft | Learned]:
     yield from _sale(name, draft, once=once, at_ms=at_ms, revenue=amount, currency=currency)
 
 
-@provider.on("virtual_account.paid", "retail_outlet.completed", "retail_outlet.settling")
+@provider.on("virtual_account.paid", "virtual_account.completed", "retail_outlet.completed", "retail_outlet.settling")
 def flat(n: Notification) -> Iterator[Draft | Learned]:
     o = n.body
     paid = o.get("payment_id") or o.get("fixed_payment_code_payment_id")
@@ -228,11 +228,13 @@ def unfinished(n: Notification) -> Iterator[Draft]:
 # --- refunds ----------------------------------------------------------------------------------------------------------
 
 
-@provider.on("refund.succeeded")
+@provider.on("refund.succeeded", "ewallet.refund")
 def refund(n: Notification) -> Iterator[Draft]:
-    """What it gives back of: a payment, of older ones an invoice."""
+    """What it gives back of: a payment, of older ones an invoice or an e-wallet's charge, which tells failures too."""
     o = _data(n)
-    paid, of_invoice = o.get("payment_id"), o.get("invoice_id")
+    if (o.get("status") or PAID[0]).lower() not in PAID:
+        return
+    paid, of_invoice = o.get("payment_id") or o.get("charge_id"), o.get("invoice_id")
     request = o.get("payment_request_id")
     told = {
         "order_id": of_invoice or paid or request,
@@ -242,7 +244,8 @@ def refund(n: Notification) -> Iterator[Draft]:
     }
     draft = _about(o, told, ("payment", paid), ("invoice", of_invoice), ("request", request))
     draft["waits"] = bool(paid or of_invoice or request)
-    amount, at_ms = from_major(o["amount"]), _ms(o.get("updated"), o.get("created"))
+    amount = from_major(o["refund_amount" if n.type == "ewallet.refund" else "amount"])
+    at_ms = _ms(o.get("updated"), o.get("created"), n.body.get("created"))
     yield event("refund", once=f"refund:{o['id']}", at_ms=at_ms, revenue=-amount, currency=o["currency"], **draft)
 
 

@@ -6,10 +6,9 @@ import asyncio
 import contextlib
 import fcntl
 import gc
-import os
 import secrets
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,26 +16,34 @@ from random import random
 from typing import Any
 
 import structlog
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 
-from relay import __version__
+from relay import __version__, ingesting
+from relay.alarming import Alarming, Recipient
 from relay.certificates import Certificates
 from relay.clock import unix_ms
 from relay.contract import Provider
 from relay.enriching import asking
 from relay.forwarding import Forwarding, ForwardingRules, Lane
+from relay.ingest_docs import described
+from relay.ingesting import Ingesting
+from relay.leases import LEASE_MS, renewing
 from relay.metrics import Metrics
 from relay.openanalytics import OpenAnalytics
-from relay.operating import Disk, Keeper, Retention, beside, depths, remap, watch
+from relay.operating import Disk, Keeper, Retention, beside, depths, readiness, remap, watch
+from relay.pages import Things, console_routes
 from relay.receiving import PREFIX, Limits, Receive, Receiver, Scope, Send
+from relay.rejecting import Rejecting, looking
 from relay.settings import Settings
 from relay.sources import Destination
-from relay.store import key_path, open_store, sqlite_path
+from relay.store import is_shared, key_path, open_store, sqlite_path
 from relay.store.base import Store, StoreUnavailableError
+from relay.store.pacing import Pace
 from relay.store.schema import Outcome
 from relay.unfolding import Unfolding
 from relay.vault import Vault, key_file
+from relay.webhook_docs import add_webhooks
 
 log = structlog.get_logger("relay")
 
@@ -45,6 +52,8 @@ Clock = Callable[[], int]
 _ABOUT = """Webhooks of payment, CRM and e-mail providers become conversions in OpenAnalytics: each once, with the right
 amount, time and user, and no personal data."""
 _DAY_MS = 86_400_000
+#: For so long a replica that is stopped goes on mapping: the others map the rest, as far as there are any.
+_LEAVE_S = 1.0
 #: The store's writer waits for no longer than this until the event loop lends it the interpreter.
 _SWITCH_S = 0.0005
 
@@ -52,13 +61,22 @@ _SWITCH_S = 0.0005
 class RelayApp(FastAPI):
     """FastAPI for all but the hot path, which it never sees: its routing costs more than checking a signature."""
 
-    receiver: Receiver | None = None
+    receiver: Callable[[Scope, Receive, Send], Awaitable[None]] | None = None
+    ingesting: Ingesting | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.receiver is not None and scope["type"] == "http" and scope["path"].startswith(PREFIX):
+        path = scope["path"] if scope["type"] == "http" else ""
+        if self.receiver is not None and path.startswith(PREFIX):
             await self.receiver(scope, receive, send)
+        elif self.ingesting is not None and path.startswith(ingesting.PREFIX):
+            await self.ingesting(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
+
+    def openapi(self) -> dict[str, Any]:
+        """The description of all paths, those of the hot paths too."""
+        parts: Parts | None = getattr(self.state, "parts", None)
+        return described(super().openapi(), now_ms=parts.clock() if parts else unix_ms())
 
 
 def open_vault(settings: Settings) -> Vault:
@@ -103,10 +121,15 @@ def make_lane(
     rules = ForwardingRules(
         batch_size=settings.batch_size,
         give_up_after_ms=settings.give_up_after_days * _DAY_MS,
-        lease_ms=int(destination.timeout_s * 1000) + 60_000,
+        lease_ms=LEASE_MS if shares_store(settings) else int(destination.timeout_s * 1000) + 60_000,
     )
     lane = Lane(destination.name, client=client, store=store, metrics=metrics, clock=clock, owner=owner, rules=rules)
     return lane, client
+
+
+def shares_store(settings: Settings) -> bool:
+    """Whether other replicas use the same store."""
+    return is_shared(settings.database_url.get_secret_value())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +143,7 @@ class Parts:
     clock: Clock
     disk: Disk
     certificates: Certificates
+    rejecting: Rejecting
 
 
 @contextlib.asynccontextmanager
@@ -135,12 +159,19 @@ async def opened(
         hold=settings.in_doubt == "hold",
         observe_group=metrics.commit_group.observe,
         node=node,
+        pace=Pace(settings.calls_at_once, settings.events_per_s),
+        spool=settings.spool_file if settings.spool else None,
+        spool_min_free_mb=settings.min_free_disk_mb,
     )
-    disk = Disk(sqlite_path(url).parent, min_free_mb=settings.min_free_disk_mb)
+    disk = Disk(None if is_shared(url) else sqlite_path(url).parent, min_free_mb=settings.min_free_disk_mb)
     certificates = Certificates(clock=clock)
+    sources = settings.sources
     try:
-        yield Parts(settings=settings, providers=providers, store=store, metrics=metrics, clock=clock, disk=disk,
-                    certificates=certificates)  # fmt: skip
+        async with looking(
+            Rejecting(sources=sources, providers=providers, store=store, metrics=metrics, clock=clock)
+        ) as rejecting:
+            yield Parts(settings=settings, providers=providers, store=store, metrics=metrics, clock=clock, disk=disk,
+                        certificates=certificates, rejecting=rejecting)  # fmt: skip
     finally:
         await certificates.close()
         await store.close()
@@ -157,11 +188,13 @@ class Work:
 
 @contextlib.asynccontextmanager
 async def working(parts: Parts) -> AsyncIterator[Work]:
-    """Map, forward and keep house while the block runs. No other process does so with this store."""
+    """Map, forward and keep house while the block runs; with an SQLite file, no other process does so."""
     settings, store, metrics, clock = parts.settings, parts.store, parts.metrics, parts.clock
     async with contextlib.AsyncExitStack() as stack:
         owner = secrets.token_hex(8)
-        if doubted := await store.recover(owner=owner):
+        if shares_store(settings):
+            await stack.enter_async_context(beside(renewing(store, owner=owner)))
+        elif doubted := await store.recover(owner=owner):
             log.warning("batches were under way when the relay ended: they are in doubt", batches=doubted)
         lanes = []
         for destination in settings.destinations.values():
@@ -180,8 +213,10 @@ async def working(parts: Parts) -> AsyncIterator[Work]:
             store=store, sources=settings.sources, providers=parts.providers, metrics=metrics, wake=going.wake,
             keep_bodies=settings.retain_bodies_days > 0,
         )  # fmt: skip
-        await stack.enter_async_context(_until_empty(unfolding, within_s=settings.shutdown_s))
+        within_s = _LEAVE_S if shares_store(settings) else settings.shutdown_s
+        await stack.enter_async_context(_until_empty(unfolding, within_s=within_s))
         await stack.enter_async_context(beside(keeper.run()))
+        await stack.enter_async_context(beside(make_alarming(parts, owner=owner).run()))
         await stack.enter_async_context(
             asking(list(settings.sources.values()), parts.providers, store=store, metrics=metrics, clock=clock,
                    wake=going.wake, random=random)
@@ -201,14 +236,40 @@ async def _until_empty(unfolding: Unfolding, *, within_s: float) -> AsyncIterato
             await asyncio.wait_for(task, within_s)
 
 
+def make_alarming(parts: Parts, *, owner: str) -> Alarming:
+    """What looks for alarms, and tells them where the settings say so."""
+    settings, recipient = parts.settings, None
+    if settings.alarm_url is not None:
+        recipient = Recipient(url=settings.alarm_url.get_secret_value(), form=settings.alarm_format,
+                              repeat_ms=settings.alarm_repeat_h * 3_600_000)  # fmt: skip
+    return Alarming(store=parts.store, sources=settings.sources, destinations=list(settings.destinations),
+                    clock=parts.clock, trouble=parts.disk.trouble, owner=owner, recipient=recipient)  # fmt: skip
+
+
 def make_receiver(parts: Parts, wake: Callable[[], None]) -> Receiver:
     """The hot path. `wake` is called when something new is in the inbox."""
     settings = parts.settings
     return Receiver(
         sources=settings.sources, providers=parts.providers, store=parts.store, metrics=parts.metrics,
         clock=parts.clock, wake=wake, certificates=parts.certificates,
-        limits=Limits(max_waiting=settings.max_waiting, trouble=parts.disk.trouble),
+        limits=Limits(max_waiting=settings.max_waiting, trouble=parts.disk.trouble), refused=parts.rejecting.refused,
     )  # fmt: skip
+
+
+def make_ingesting(parts: Parts, wake: Callable[[str], None]) -> Ingesting:
+    """The events API's own paths. `wake` is told which destination has something new to send."""
+    return ingesting.make_ingesting(
+        parts.settings, store=parts.store, metrics=parts.metrics, clock=parts.clock, wake=wake,
+        trouble=parts.disk.trouble,
+    )  # fmt: skip
+
+
+def add_console(app: RelayApp, parts: Parts) -> None:
+    """The operator's pages, where there is a token to sign in with."""
+    if parts.settings.admin_token is not None:
+        things = Things(settings=parts.settings, providers=parts.providers, store=parts.store, metrics=parts.metrics,
+                        clock=parts.clock, trouble=parts.disk.trouble)  # fmt: skip
+        app.router.routes.extend(console_routes(lambda: things))
 
 
 def create_app(settings: Settings, providers: Mapping[str, Provider], *, clock: Clock = unix_ms) -> RelayApp:
@@ -223,11 +284,13 @@ def create_app(settings: Settings, providers: Mapping[str, Provider], *, clock: 
                 async with working(parts) as work:
                     app.state.work, app.state.keeper = work, work.keeper
                     app.receiver = make_receiver(parts, work.unfolding.wake)
+                    add_console(app, parts)
+                    app.ingesting = make_ingesting(parts, work.forwarding.wake)
                     calm_the_collector()
                     log.info("ready", sources=sorted(settings.sources), destinations=sorted(settings.destinations))
                     yield
 
-    return _with_routes(lifespan)
+    return with_routes(lifespan)
 
 
 def create_receiving_app(
@@ -237,6 +300,7 @@ def create_receiving_app(
     metrics: Metrics,
     node: int,
     wake: Callable[[], None],
+    wake_forwarding: Callable[[], None],
     clock: Clock = unix_ms,
 ) -> RelayApp:
     """The same for one of several processes that receive, beside another one that does the rest."""
@@ -246,16 +310,19 @@ def create_receiving_app(
         async with opened(settings, providers, metrics=metrics, clock=clock, node=node) as parts:
             app.state.parts, app.state.store = parts, parts.store
             app.receiver = make_receiver(parts, wake)
+            add_console(app, parts)
+            app.ingesting = make_ingesting(parts, lambda _destination: wake_forwarding())
             async with beside(watch(parts.disk, metrics)):
                 calm_the_collector()
                 yield
 
-    return _with_routes(lifespan)
+    return with_routes(lifespan)
 
 
-def _with_routes(lifespan: Callable[[RelayApp], AbstractAsyncContextManager[None]]) -> RelayApp:
+def with_routes(lifespan: Callable[[RelayApp], AbstractAsyncContextManager[None]]) -> RelayApp:
+    """An app with this lifespan, and all paths but the hot ones."""
     app = RelayApp(title="Relay", description=_ABOUT, version=__version__, lifespan=lifespan, redoc_url=None)
-    _add_webhooks(app)
+    add_webhooks(app, PREFIX)
     _add_health(app)
     return app
 
@@ -276,39 +343,6 @@ async def _map_parked(store: Store, settings: Settings, providers: Mapping[str, 
                     still_parked=done.still_parked)  # fmt: skip
 
 
-def _add_webhooks(app: RelayApp) -> None:
-    """The hot path's entries in the OpenAPI page; requests are taken by `Receiver` before they get here."""
-
-    @app.post(
-        PREFIX + "{source}",
-        summary="Receive a provider's webhook",
-        tags=["webhooks"],
-        responses={
-            200: {"description": "Committed: accepted, duplicate, ignored, or kept until it can be mapped."},
-            401: {"description": "The signature is missing, wrong, or too old."},
-            404: {"description": "No source of this name has a secret."},
-            413: {"description": "The body is over the limit."},
-            429: {"description": "Not now. `Retry-After` says when."},
-        },
-    )
-    async def webhook(source: str, request: Request) -> Response:
-        del source, request
-        return Response(status_code=404)
-
-    @app.get(
-        PREFIX + "{source}",
-        summary="Is somebody there? Some providers ask before they send anything",
-        tags=["webhooks"],
-        responses={
-            200: {"description": "Yes; with the answer to the provider's challenge, where it sent one."},
-            404: {"description": "No source of this name has a secret."},
-        },
-    )
-    async def challenge(source: str) -> Response:
-        del source
-        return Response(status_code=404)
-
-
 def _add_health(app: RelayApp) -> None:
     @app.get("/healthz", summary="Is the process alive?", tags=["health"])
     async def healthz() -> dict[str, str]:
@@ -321,34 +355,14 @@ def _add_health(app: RelayApp) -> None:
         responses={503: {"description": "Webhooks cannot be taken now; the body says why."}},
     )
     async def readyz() -> JSONResponse:
-        return await _ready(app.state.parts)
+        parts: Parts = app.state.parts
+        body = await readiness(parts.store, parts.settings.destinations, trouble=parts.disk.trouble(), now_ms=unix_ms())
+        return JSONResponse(body, status_code=503 if body["status"] == "unavailable" else 200)
 
     @app.get("/metrics", summary="Prometheus metrics", tags=["health"], response_class=Response)
     async def prometheus() -> Response:
         parts: Parts = app.state.parts
         with contextlib.suppress(StoreUnavailableError):
             await depths(parts.store, parts.metrics, now_ms=parts.clock())
+        parts.metrics.show_disk(parts.disk.free)
         return Response(parts.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-
-async def _ready(parts: Parts) -> JSONResponse:
-    """503 only when webhooks cannot be taken; a destination that is away is told, and does not turn providers away."""
-    store, trouble = parts.store, parts.disk.trouble()
-    outbox: list[dict[str, Any]] = []
-    destinations: dict[str, Any] = {}
-    try:
-        await store.check()
-        now_ms = unix_ms()
-        for depth in await store.depths():
-            age_s = None if depth.oldest_ms is None else max(0, now_ms - depth.oldest_ms) // 1000
-            outbox.append({"destination": depth.destination, "pending": depth.pending + depth.batched,
-                           "held": depth.held, "dead": depth.dead, "oldest_s": age_s})  # fmt: skip
-        for name in parts.settings.destinations:
-            paused = (await store.destination(name)).paused
-            destinations[name] = {"state": "paused", "reason": paused} if paused else {"state": "open"}
-    except StoreUnavailableError as error:
-        trouble = str(error)
-    is_degraded = any(state["state"] == "paused" for state in destinations.values())
-    status = "unavailable" if trouble else "degraded" if is_degraded else "ok"
-    body = {"status": status, "reason": trouble, "outbox": outbox, "destinations": destinations, "pid": os.getpid()}
-    return JSONResponse(body, status_code=503 if trouble else 200)

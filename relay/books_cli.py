@@ -7,9 +7,7 @@ not be compared.
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -17,7 +15,7 @@ import typer
 
 from relay import terminal
 from relay.outbox_cli import Json
-from relay.terminal import FOUND, WRONG, err, fail, instant, out, own_name, show_json, warn
+from relay.terminal import FOUND, WRONG, err, fail, instant, moment, out, own_name, show_json, warn
 
 if TYPE_CHECKING:
     from relay.backfilling import Backfilled
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
     from relay.sources import Source
 
 _DAY_MS = 86_400_000
-_UNITS_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": _DAY_MS, "w": 7 * _DAY_MS}
 _INTERRUPTED = 130
 #: Lines of a table; --json has them all.
 _MOST_LINES = 100
@@ -223,23 +220,10 @@ def _warn_of_test_mode(source: Source, *, is_test: bool) -> None:
 
 
 def _time(since: str, until: str, now_ms: int) -> tuple[int, int]:
-    since_ms, until_ms = _moment(since, "--since", now_ms), _moment(until, "--until", now_ms)
+    since_ms, until_ms = moment(since, "--since", now_ms), moment(until, "--until", now_ms)
     if since_ms >= until_ms:
         fail("--since must lie before --until, and in the past.", code=WRONG)
     return since_ms, until_ms
-
-
-def _moment(text: str, option: str, now_ms: int) -> int:
-    """`7d` (ago), `now`, or an ISO date or time, in UTC where it does not say; as Unix milliseconds."""
-    if text == "now":
-        return now_ms
-    if ago := re.fullmatch(r"(\d+)\s*([smhdw])", text):
-        return now_ms - int(ago[1]) * _UNITS_MS[ago[2]]
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        fail(f"{option} {text!r} is no time: write 7d, 36h or 90m (ago), 2026-11-01 or 2026-11-01T12:00Z.", code=WRONG)
-    return int(at.replace(tzinfo=at.tzinfo or UTC).timestamp() * 1000)
 
 
 def _amount(text: str) -> Decimal:

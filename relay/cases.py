@@ -13,7 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from relay.contract import Delivery, Draft, Learned, Notification, Provider
+from relay.contract import Delivery, Draft, Forgotten, Learned, Notification, Provider
 from relay.samples import Case as Sample, kind_of, read_case
 
 
@@ -29,6 +29,7 @@ class Case:
     #: What the mapper must yield, in the words of JSON.
     drafts: Sequence[Any]
     learned: Sequence[Any]
+    forgotten: Sequence[Any]
     #: Keys (`data.object.amount`) that the provider always sends: the kit does not try what happens without them.
     always: frozenset[str]
 
@@ -59,6 +60,7 @@ def _read(path: Path, provider: Provider) -> Case:
         delivery=delivery_of(sample.body, sample.headers, sample.answers),
         drafts=raw.get("drafts", ()),
         learned=raw.get("learned", ()),
+        forgotten=raw.get("forgotten", ()),
         always=frozenset(raw.get("always", ())),
     )
 
@@ -79,15 +81,16 @@ def notifications_of(provider: Provider, delivery: Delivery) -> list[Notificatio
 
 
 def differences(provider: Provider, case: Case) -> Iterator[str]:
-    """Each field of a draft or a learned fact that is not what the case says."""
-    told: list[Draft | Learned] = []
+    """Each field of a draft, or of what is learned or forgotten, that is not what the case says."""
+    told: list[Draft | Learned | Forgotten] = []
     try:
         for found in notifications_of(provider, case.delivery):
             told += provider.mappers[found.type](found) if found.type in provider.mappers else ()
     except Exception as error:  # noqa: BLE001  a mapper may raise anything, and a case may show that it does
-        if case.drafts or case.learned:
+        if case.drafts or case.learned or case.forgotten:
             yield f"{case.name}: {type(error).__name__}: {error}"
-    for word, must, kind in (("drafts", case.drafts, Draft), ("learned", case.learned, Learned)):
+    kinds = (("drafts", case.drafts, Draft), ("learned", case.learned, Learned))
+    for word, must, kind in (*kinds, ("forgotten", case.forgotten, Forgotten)):
         have = [_plain(asdict(thing)) for thing in told if isinstance(thing, kind)]
         yield from _differ(f"{case.name}: {word}", _plain(must), have)
 

@@ -18,6 +18,7 @@ import orjson
 from relay.contract import parse_json
 from relay.keys import decode, encode
 from relay.moments import read_ms, write
+from relay.shared_secrets import Basic
 from relay.verification import (
     Accepted,
     Delivery,
@@ -165,6 +166,8 @@ _SIGNED: Mapping[str, tuple[str, ...]] = {
     "SubscriptionConfirmation": _CONFIRMATION,
     "UnsubscribeConfirmation": _CONFIRMATION,
 }
+#: Of a message that comes without its envelope.
+_RAW = "x-amz-sns-rawdelivery"
 SNS_SAMPLE = "https://sns.us-east-1.amazonaws.com/SimpleNotificationService-sample.pem"
 
 
@@ -173,22 +176,29 @@ class SnsSignature:
     """Amazon SNS: RSA over the envelope's fields, a line each for name and value, with SHA-256 or (version 1) SHA-1.
 
     The secret is the ARN of the topic: anyone can have SNS sign what they publish to a topic of their own. A delivery
-    may come up to an hour after its time, so that is not enforced.
+    may come up to an hour after its time, so that is not enforced. Raw message delivery has no envelope and no
+    signature: it is taken only with a secret `user:password`, by Basic authentication, and an ARN is no password.
     """
 
     tolerance_s: int | None = None
     signs_url = False
-    credentials = ()
+    credentials = Basic.credentials
 
     @property
     def family(self) -> str:
-        return "RSA of the envelope's fields, with a certificate of Amazon SNS, from the topic that is the secret"
+        return (
+            "RSA of the envelope's fields, with a certificate of Amazon SNS, from the topic that is the secret; Basic "
+            "authentication where there is no envelope"
+        )
 
     @never_raises
     def verify(
         self, delivery: Delivery, secrets: Sequence[str], *, now_ms: int, tolerance_s: int | None = None
     ) -> Verdict:
         body = parse_json(delivery.body)
+        if delivery.headers.get(_RAW) == "true" and not _is_envelope(body):
+            logins = [secret if _is_login(secret) else "" for secret in secrets]
+            return Basic().verify(delivery, logins, now_ms=now_ms)
         told = [body.get(name) for name in _PROOF] if isinstance(body, dict) else []
         sent = [text for text in told if isinstance(text, str) and text]
         if len(sent) != len(_PROOF):
@@ -210,12 +220,16 @@ class SnsSignature:
         return within(signed_ms, now_ms=now_ms, tolerance_s=limit_s) or Accepted(index)
 
     def fault(self, secret: str) -> str | None:
-        return (
-            None if re.fullmatch(r"arn:aws[a-z-]*:sns:[^:\s]+:[^:\s]+:[^:\s]+", secret) else "is no ARN of an SNS topic"
-        )
+        is_topic = re.fullmatch(r"arn:aws[a-z-]*:sns:[^:\s]+:[^:\s]+:[^:\s]+", secret) is not None
+        return None if is_topic or _is_login(secret) else "is neither an ARN of an SNS topic nor user:password"
 
     def sign(self, delivery: Delivery, secret: str, *, now_ms: int) -> Delivery:
-        """`secret` is the topic's ARN, a space and a private key as PEM, whose certificate the relay must know."""
+        """`secret` is the topic's ARN, a space and a private key as PEM, whose certificate the relay must know.
+
+        With `user:password` it becomes a raw message.
+        """
+        if _is_login(secret):
+            return Basic().sign(_raw(delivery), secret, now_ms=now_ms)
         arn, _, pem = secret.partition(" ")
         body = {
             "Type": "Notification",
@@ -234,7 +248,27 @@ class SnsSignature:
 def _envelope(raw: bytes) -> dict[str, Any]:
     """The body where it is an envelope already, and nothing where it is what goes into one."""
     body = parse_json(raw)
-    return body if isinstance(body, dict) and body.get("Type") in _SIGNED else {}
+    return body if _is_envelope(body) else {}
+
+
+def _is_envelope(body: object) -> bool:
+    return isinstance(body, dict) and body.get("Type") in _SIGNED
+
+
+def _is_login(secret: str) -> bool:
+    """Whoever knows an ARN proves nothing with it."""
+    return not secret.startswith("arn:") and Basic().fault(secret) is None
+
+
+def _raw(delivery: Delivery) -> Delivery:
+    """Without its envelope. Raises `ValueError` for what comes in one always."""
+    found = _envelope(delivery.body)
+    if found and found["Type"] != "Notification":
+        msg = "SNS sends this in a signed envelope only: the secret must be the ARN of the topic"
+        raise ValueError(msg)
+    told = {"x-amz-sns-message-id": str(found["MessageId"])} if "MessageId" in found else {}
+    body = str(found["Message"]).encode() if "Message" in found else delivery.body
+    return replace(delivery, body=body, headers={**delivery.headers, **told, _RAW: "true"})
 
 
 def _sns_message(body: Mapping[str, Any]) -> bytes:

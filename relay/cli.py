@@ -7,11 +7,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from relay import books_cli, outbox_cli, samples_cli, terminal, trial_cli
+from relay import (
+    books_cli,
+    desk_cli,
+    explain_cli,
+    keys_cli,
+    outbox_cli,
+    rejected_cli,
+    remap_cli,
+    samples_cli,
+    store_cli,
+    terminal,
+    trial_cli,
+)
 from relay.outbox_cli import Json
 from relay.terminal import FOUND, WRONG, err, fail, out, own_name, show_json, warn
 
@@ -67,6 +79,10 @@ def serve(
         bool,
         typer.Option("--demo", help="Without OAA_API_KEY: start a sandbox beside it, and send one sample purchase."),
     ] = False,
+    role: Annotated[
+        Literal["all", "receive", "forward"],
+        typer.Option(help="With PostgreSQL: what this replica does. forward: map and forward, and receive nothing."),
+    ] = "all",
 ) -> None:
     """Take webhooks and send what they say to your project, until Ctrl-C.
 
@@ -85,17 +101,20 @@ def serve(
     logs.configure(settings.log_format, settings.log_level)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # the relay says itself that it is ready
     is_demo = not settings.destinations
-    if not settings.sources and not is_demo:
+    is_replica = settings.database_url.get_secret_value().startswith("postgres")
+    if role != "all" and not is_replica:
+        fail("Roles are for replicas that share a PostgreSQL: set RELAY_DATABASE_URL=postgresql://...", code=WRONG)
+    if not settings.sources and not settings.ingest_keys and not is_demo:
         _warn_that_no_source_is_on(providers)
     try:
         if is_demo:
             terminal.run(demonstration.show(settings, providers, out=out, command=own_name()))
-        elif settings.workers:
+        elif settings.workers and not is_replica:
             from relay import workers
 
             workers.serve_until_signal(settings, providers, started=_say_where)
         else:
-            terminal.run(process.serve_until_signal(settings, providers, started=_say_where))
+            terminal.run(process.serve_until_signal(settings, providers, started=_say_where, role=role))
     except process.EndedError as error:
         fail(str(error))
 
@@ -150,7 +169,10 @@ app.command()(samples_cli.send)
 @app.command()
 def doctor(
     *,
-    source: Annotated[str | None, typer.Option(help="With --try: on this source, by its slug.")] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(help="Say why signatures of this source were refused. With --try: the source to try on."),
+    ] = None,
     body: Annotated[
         str | None,
         typer.Option(
@@ -168,10 +190,11 @@ def doctor(
     Looks at the settings, the secrets' shape, the store, its encryption, the disk, the destination and its key, the
     clock, and the address to listen on. Exit code 1 where something is a problem.
 
-    With --try it shows what a source makes of a captured body: signature, notifications, events, what the guard did.
+    With --source it says why signatures of that source were refused, and whether they fit by now. With --try it shows
+    what a source makes of a captured body: signature, notifications, events, what the guard did.
     """
     if any((body, source, header, query)):
-        trial_cli.show(source, body, headers=header or [], query=query, as_json=as_json)
+        _examine_one(source, body, headers=header or [], query=query, as_json=as_json)
         return
     from relay import registry, settings as settings_of
     from relay.clock import unix_ms
@@ -208,6 +231,13 @@ def doctor(
         out.print(f"\n{_counted(problems, 'problem')}, {_counted(warnings, 'warning')}", style="bold")
     if problems:
         raise typer.Exit(FOUND)
+
+
+def _examine_one(source: str | None, body: str | None, *, headers: list[str], query: str, as_json: bool) -> None:
+    if source and not any((body, headers, query)):
+        rejected_cli.diagnose_source(source, as_json=as_json)
+    else:
+        trial_cli.show(source, body, headers=headers, query=query, as_json=as_json)
 
 
 def _show(finding: Finding) -> None:
@@ -315,9 +345,19 @@ def hash_(
         out.print(f"{'not sent':<12} {plain}  (SHA-256 without the key, to compare)", markup=False)
 
 
+app.command()(desk_cli.sources)
+app.command()(desk_cli.deliveries)
+app.command()(desk_cli.events)
+app.command()(explain_cli.explain)
+app.command()(explain_cli.tail)
 app.add_typer(outbox_cli.outbox, name="outbox")
+app.add_typer(store_cli.store, name="store")
+app.command()(store_cli.migrate)
 app.add_typer(outbox_cli.dead, name="dead")
+app.add_typer(keys_cli.keys, name="keys")
+app.add_typer(rejected_cli.rejected, name="rejected")
+app.command()(rejected_cli.shadow)
 app.command()(outbox_cli.duplicates)
-app.command()(outbox_cli.remap)
+app.command()(remap_cli.remap)
 app.command()(books_cli.backfill)
 app.command()(books_cli.reconcile)

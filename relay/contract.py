@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field as _field
-from decimal import Decimal
 from typing import Any, Literal
 
 import orjson
@@ -26,6 +25,21 @@ from relay.asking import (
     header_key as header_key,
     path_of,
 )
+from relay.drafts import (
+    HOME as HOME,
+    NOBODY as NOBODY,
+    Draft as Draft,
+    EventType as EventType,
+    Forgotten as Forgotten,
+    Learned as Learned,
+    Person as Person,
+    Scalar as Scalar,
+    UnmappableError as UnmappableError,
+    Variant as Variant,
+    conversion as conversion,
+    event as event,
+    identify as identify,
+)
 from relay.verification import (
     Accepted as Accepted,
     Delivery as Delivery,
@@ -36,18 +50,8 @@ from relay.verification import (
     Verifier as Verifier,
 )
 
-EventType = Literal["conversion", "event", "identify"]
-Scalar = str | int | float | bool | Decimal
-
 MIB = 1024 * 1024
 
-
-class UnmappableError(ValueError):
-    """This notification cannot be mapped. The delivery is kept with this reason and mapped again after the fix."""
-
-
-# The values that every webhook makes are not frozen: freezing costs a call for each field, and they are made by the
-# thousand. Nobody changes one all the same.
 
 # --- what arrives -----------------------------------------------------------------------------------------------------
 
@@ -93,108 +97,7 @@ class Notification:
         return self.answers[ask.key]
 
 
-# --- what a mapper yields ---------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True, kw_only=True, unsafe_hash=True)
-class Person:
-    """Candidates for who it was. The source's identity policy picks one, and only a hash of it ever leaves."""
-
-    email: str | None = None
-    #: An id that the *site* gave (`client_reference_id` and its like): the best, where it equals the site's `identify`.
-    external_id: str | None = None
-    #: The provider's id of the customer: the last resort.
-    customer_id: str | None = None
-
-
-NOBODY = Person()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Variant:
-    """What a draft becomes when an entity that it joins carries a mark, once per `once`."""
-
-    name: str
-    #: Taken in addition to the draft's own keys. Where it is taken already, the draft stays what it was.
-    once: str
-
-
-@dataclass(slots=True, kw_only=True, unsafe_hash=True)
-class Draft:
-    """One thing that happened, before it becomes an event of the events API. Make it with `conversion` or `event`."""
-
-    event_type: EventType
-    name: str
-    #: The keys of the business fact. One of them taken by an earlier draft makes this one a duplicate of it.
-    once: tuple[str, ...]
-    #: When it happened, by the provider's clock, in Unix milliseconds. 0: it does not say. For that, and for a time
-    #: that is still to come by more than a day, the time of arrival stands.
-    at_ms: int
-    person: Person = NOBODY
-    #: What was paid, in major units, tax included. Negative for money given back.
-    revenue: Decimal | None = None
-    #: ISO 4217, any case.
-    currency: str | None = None
-    #: The part of `revenue` that is tax, for users who count net.
-    tax: Decimal | None = None
-    url: str | None = None
-    #: Goes out as it is; None values are left out.
-    properties: Mapping[str, Scalar | None] = _field(default_factory=dict)
-    #: The provider's free metadata: only allow-listed keys go out, and the identity policy may read the person from it.
-    metadata: Mapping[str, Any] = _field(default_factory=dict)
-    #: Entities (`subscription:sub_1`) that may know the person and the attribution better, best first.
-    joins: tuple[str, ...] = ()
-    #: Until the first of `joins` is known, the event waits in the store, up to the source's deadline. It takes its once
-    #: keys when it leaves: whatever tells the same fact meanwhile goes first.
-    waits: bool = False
-    #: Others of `joins` that must be known as well before it leaves, where it waits.
-    waits_for: tuple[str, ...] = ()
-    #: Marks of a joined entity which say that another notification tells this fact: then this one is its duplicate.
-    unless: tuple[str, ...] = ()
-    #: One of the provider's options: the draft counts only for sources that enable it.
-    option: str | None = None
-    #: By mark of a joined entity, what this draft becomes (the first payment after a trial).
-    variants: Mapping[str, Variant] = _field(default_factory=dict)
-
-
-@dataclass(slots=True, kw_only=True, unsafe_hash=True)
-class Learned:
-    """What it teaches about entities: who stands behind an id, where they came from. Only hashes are kept."""
-
-    #: Each of them gets to know the rest: `("customer:cus_1", "subscription:sub_1")`.
-    keys: tuple[str, ...]
-    person: Person = NOBODY
-    metadata: Mapping[str, Any] = _field(default_factory=dict)
-    #: Words that `Draft.variants` and `Draft.unless` react to (`trial`).
-    marks: tuple[str, ...] = ()
-    #: The keys are names of one thing (an invoice and its payment): what is known of one is known of all, from now on.
-    same: bool = False
-
-
-Mapper = Callable[[Notification], Iterable["Draft | Learned"]]
-
-
-def _once(keys: str | Sequence[str | None]) -> tuple[str, ...]:
-    found = (keys,) if isinstance(keys, str) else tuple(filter(None, keys))
-    if not found or not found[0]:
-        msg = "a draft needs at least one once key"
-        raise UnmappableError(msg)
-    return found
-
-
-def conversion(name: str, *, once: str | Sequence[str | None], at_ms: int, **rest: Any) -> Draft:
-    """A conversion of a person, with money (`revenue`, `currency`) where some moved. `rest`: the fields of `Draft`."""
-    return Draft(event_type="conversion", name=name, once=_once(once), at_ms=at_ms, **rest)
-
-
-def event(name: str, *, once: str | Sequence[str | None], at_ms: int, **rest: Any) -> Draft:
-    """Something that happened and is no conversion. `rest`: the fields of `Draft`."""
-    return Draft(event_type="event", name=name, once=_once(once), at_ms=at_ms, **rest)
-
-
-def identify(*, once: str | Sequence[str | None], at_ms: int, **rest: Any) -> Draft:
-    """Links a stable id to traits that are not personal. `rest`: the fields of `Draft`."""
-    return Draft(event_type="identify", name="identify", once=_once(once), at_ms=at_ms, **rest)
+Mapper = Callable[[Notification], Iterable[Draft | Learned | Forgotten]]
 
 
 # --- readers: where a provider keeps its id and its type --------------------------------------------------------------
@@ -268,6 +171,10 @@ def _whole(body: Any) -> Sequence[Any]:
     return (body,)
 
 
+def _as_it_is(body: bytes) -> bytes:
+    return body
+
+
 def _no_account(_item: Item) -> str | None:
     return None
 
@@ -294,6 +201,8 @@ class Answer:
     status: int = 200
     body: bytes = b"{}"
     content_type: str = "application/json"
+    #: Others, in lower case.
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -332,6 +241,9 @@ class Provider:
     body_limit: int = MIB
     #: Headers that carry a credential rather than a signature, in lower case: never stored.
     credentials: tuple[str, ...] = ()
+    #: The body without what must not be kept (a login that is sent along), made once its signature was checked. It
+    #: changes nothing that a mapper or reader reads.
+    redact: Callable[[bytes], bytes] = _as_it_is
     #: The answer to everything that was taken.
     accepted: Answer = Answer()
     #: The answer to an unsigned POST that only asks whether somebody is there, or None: it has no effect.
@@ -343,6 +255,8 @@ class Provider:
     overload_status: int = 429
     #: Opt-in groups of types, by name, with what they add: `RELAY_<NAME>_ENABLE`.
     options: Mapping[str, str] = _field(default_factory=dict)
+    #: Those of them under which something else does not count any more (`Draft.without`).
+    instead: frozenset[str] = frozenset()
 
     mappers: dict[str, Mapper] = _field(default_factory=dict, init=False)
     optional: dict[str, str] = _field(default_factory=dict, init=False)

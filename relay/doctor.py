@@ -17,14 +17,15 @@ from enum import StrEnum
 from pathlib import Path
 
 import httpx
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from relay.contract import Provider
 from relay.openanalytics import Check, Finding as Answer, OpenAnalytics
 from relay.settings import Settings
 from relay.sources import Destination, Source
-from relay.store import asks, key_path, migrations, sqlite_path
+from relay.store import asks, is_shared, key_path, migrations, sqlite_path
+from relay.store.base import StoreUnavailableError
 from relay.store.desk import Desk
 from relay.store.schema import bundles, deliveries
 from relay.store.sqlite import open_engine
@@ -36,6 +37,12 @@ Clock = Callable[[], int]
 
 _MB = 1_000_000
 _PATIENCE_S = 5.0
+#: What a replica and those who look after the database need beside those that run.
+_SPARE_CONNECTIONS = 10
+_SERVER = (
+    "SELECT (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'), "
+    "current_setting('max_connections')::int, pg_is_in_recovery()"
+)
 #: A `Date` header tells whole seconds.
 _SKEW_OK_MS = 5_000
 _NOT_FOR_OTHERS = 0o077
@@ -77,7 +84,8 @@ async def examine(settings: Settings, providers: Mapping[str, Provider], *, cloc
         yield warning("settings", words, "Correct it, if it is not meant.")
     for finding in _sources(settings, providers):
         yield finding
-    for finding in await asyncio.to_thread(lambda: [*_disk(settings), *_store(settings)]):
+    look = _shared_store if is_shared(settings.database_url.get_secret_value()) else _store
+    for finding in await asyncio.to_thread(lambda: [*look(settings)]):
         yield finding
     if not settings.destinations:
         yield problem(
@@ -156,6 +164,7 @@ def _disk(settings: Settings) -> Iterator[Finding]:
 
 
 def _store(settings: Settings) -> Iterator[Finding]:
+    yield from _disk(settings)
     path = sqlite_path(settings.database_url.get_secret_value())
     if not path.exists():
         yield from _store_to_be(path)
@@ -164,18 +173,45 @@ def _store(settings: Settings) -> Iterator[Finding]:
     try:
         yield _writable(engine, path)
         with reading.connect() as connection:
-            if migrations.pending(connection):
-                yield warning("store", "its tables are not those of this version", "relay serve migrates at its start.")
-                return
-            yield ok("store", "its tables are those of this version")
-            yield _bodies(connection, settings)
-            yield from _outbox(connection, settings)
-            yield from _to_do(connection)
+            yield from _contents(connection, settings)
     except (OSError, SQLAlchemyError) as error:
         yield problem("store", f"{path} cannot be read: {getattr(error, 'orig', None) or error}", "See that it can.")
     finally:
         engine.dispose()
         reading.dispose()
+
+
+def _shared_store(settings: Settings) -> Iterator[Finding]:
+    from relay.store.database import Database  # noqa: PLC0415  the driver is not loaded where it is not needed
+
+    database = Database(settings.database_url.get_secret_value())
+    try:
+        with database.engine().connect() as connection:
+            used, most, is_read_only = connection.execute(text(_SERVER)).one()
+            words = f"the database answers; {used} of its {most} connections are in use"
+            if is_read_only:
+                yield problem("store", "the database is read-only", "Name the primary in RELAY_DATABASE_URL.")
+            elif most - used < _SPARE_CONNECTIONS:
+                yield warning("store", words, "Raise max_connections, or put a pooler before it: docs/scaling.md.")
+            else:
+                yield ok("store", words)
+            if database.is_pooled:
+                yield ok("store", "it is behind a pooler: replicas poll once a second in place of being woken")
+            yield from _contents(connection, settings)
+    except (OSError, SQLAlchemyError, StoreUnavailableError) as error:
+        said = (str(getattr(error, "orig", None) or error).strip() or type(error).__name__).splitlines()[0]
+        yield problem("store", f"the database cannot be used: {said}",
+                      "See that it runs, and that RELAY_DATABASE_URL is right.")  # fmt: skip
+
+
+def _contents(connection: Connection, settings: Settings) -> Iterator[Finding]:
+    if migrations.pending(connection):
+        yield warning("store", "its tables are not those of this version", "relay serve migrates at its start.")
+        return
+    yield ok("store", "its tables are those of this version")
+    yield _bodies(connection, settings)
+    yield from _outbox(connection, settings)
+    yield from _to_do(connection)
 
 
 def _store_to_be(path: Path) -> Iterator[Finding]:
@@ -221,7 +257,8 @@ _NEWEST = [
 def _bodies(connection: Connection, settings: Settings) -> Finding:
     subject = "encryption"
     remedy = "Put back the key that it was written with: into RELAY_ENCRYPTION_KEYS behind the new one, or as the file."
-    path = key_path(settings.database_url.get_secret_value())
+    url = settings.database_url.get_secret_value()
+    path = Path() if is_shared(url) else key_path(url)
     try:
         if settings.encryption_keys:
             vault = Vault([key.get_secret_value() for key in settings.encryption_keys])
@@ -249,7 +286,7 @@ def _to_do(connection: Connection) -> Iterator[Finding]:
 
 
 def _outbox(connection: Connection, settings: Settings) -> Iterator[Finding]:
-    for depth in Desk(dialect="sqlite", vault=Vault([bytes(32)])).depths(connection):
+    for depth in Desk(dialect=connection.dialect.name, vault=Vault([bytes(32)])).depths(connection):
         subject = f"outbox {depth.destination}"
         if depth.held:
             yield warning(

@@ -25,6 +25,8 @@ log = structlog.get_logger("relay.forwarding")
 
 #: Without a wake-up, look again after this long: for what other processes put into the store.
 _POLL_MS = 1_000
+#: After so long what is known of the destination is asked for again: another replica may have paused it.
+_KNOWN_FOR_MS = 2_000
 #: After a batch that was not full, events of the next moments are gathered. A lone event never waits for this.
 _LINGER_MS = 20
 #: A paused destination is asked again after this long, and then less and less often.
@@ -69,7 +71,7 @@ class Lane:
         self._random = random
         self._breaker: Breaker = BreakerClosed()
         self._state = DestinationState()
-        self._state_is_known = False
+        self._ask_again_ms = 0
         self._probes = 0
         self._sent_at_ms = 0
         self._tries_single = False
@@ -113,7 +115,7 @@ class Lane:
     async def step(self) -> int:
         """Send one batch, if one may be sent now. Returns for how long nothing more will be due, in ms."""
         now_ms = self._clock()
-        if not self._state_is_known or self._state.paused is not None:
+        if now_ms >= self._ask_again_ms or self._state.paused is not None:
             self._know(await self._store.destination(self.name))
         if self._state.paused is not None and now_ms < (self._state.probe_at_ms or 0):
             return min((self._state.probe_at_ms or 0) - now_ms, _POLL_MS)
@@ -130,6 +132,9 @@ class Lane:
             self._breaker = self._unasked
             due = await self._store.next_due(self.name)
             return _POLL_MS if due is None else max(1, min(due - self._clock(), _POLL_MS))
+        if self._clock() >= batch.lease_until_ms:  # this process stood still: another one may be sending it
+            log.warning("the lease of a batch was over before it was sent", destination=self.name, batch=batch.id)
+            return 0
         await self._send(batch)
         if len(batch.events) < limit:
             self._sent_at_ms = self._clock()
@@ -261,7 +266,7 @@ class Lane:
 
     def _know(self, state: DestinationState) -> None:
         self._state = state
-        self._state_is_known = True
+        self._ask_again_ms = self._clock() + _KNOWN_FOR_MS
         self._metrics.paused.labels(self.name).set(state.paused is not None)
 
     async def _remember(self, state: DestinationState) -> None:

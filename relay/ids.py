@@ -47,6 +47,10 @@ class RowIds:
             self._last = (at_ms + 1) << _LOW_BITS | self._node
         return self._last
 
+    def go_on_after(self, row_id: int) -> None:
+        """From now on every id is greater than this one too, whatever the clock says."""
+        self._last = max(self._last, row_id)
+
 
 def first_at(at_ms: int) -> int:
     """The lowest id that a row made at this time can have."""

@@ -26,16 +26,22 @@ ID_FIELDS = ("event_id", "id")
 #: The property that is an id and nothing else: under it, another content is a mistake.
 EVENT_ID = "event_id"
 LONGEST_ID = 200
+#: What every language can count up to in JSON; a longer one is written as a text.
+LARGEST_ID = 2**53 - 1
 #: What revenue may be, written as a text: at most 24 digits.
 REVENUE_TEXT = r"-?[0-9]{1,14}(\.[0-9]{1,10})?"
+_NO_BLANK = r"\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+#: What a URL may be: every reader of patterns understands this one in the same way.
+URL_TEXT = rf"[Hh][Tt][Tt][Pp][Ss]?://[^/?#{_NO_BLANK}][^{_NO_BLANK}]*"
 #: Between these lies revenue that is not zero, either way.
 LEAST_REVENUE, MOST_REVENUE = Decimal("1e-10"), Decimal("1e27")
 
+_WHOLE_FIELDS = frozenset({"timestamp", *ID_FIELDS})
 _HOUR_MS = 3_600_000
 _AHEAD_H = 25
 _REVENUE_TEXT = re.compile(REVENUE_TEXT)
+_URL_TEXT = re.compile(URL_TEXT)
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
-_WHOLE = 2**63
 _GIVEN = "given"
 
 
@@ -56,7 +62,7 @@ class Prepared:
     """An event that may be committed."""
 
     sealed: Sealed
-    #: The event as it was meant: without the time, where the sender left that to the relay.
+    #: The event without its time: who builds an event anew for another try says another one.
     content: bytes
     #: Whether its once key is an id and nothing else, under which there may be no other content.
     has_id: bool
@@ -74,6 +80,8 @@ def latest_ms(now_ms: int) -> int:
 def prepare(raw: object, rules: Rules, *, source: str, now_ms: int) -> Prepared | tuple[Problem, ...]:
     """The event of a parsed JSON value; `source` is the one that its once key is unique in."""
     said: str | int | None = None
+    if isinstance(raw, dict) and any(isinstance(raw.get(name), float) for name in _WHOLE_FIELDS):
+        raw = {name: _as_whole(value) if name in _WHOLE_FIELDS else value for name, value in raw.items()}
     if isinstance(raw, dict) and not raw.keys().isdisjoint(ID_FIELDS):
         said = next(raw[name] for name in ID_FIELDS if name in raw)
         problems = [Problem(name, _ID_RULE) for name in ID_FIELDS if name in raw and not _is_id(raw[name])]
@@ -97,13 +105,18 @@ def prepare(raw: object, rules: Rules, *, source: str, now_ms: int) -> Prepared 
 
 # --- checking ---------------------------------------------------------------------------------------------------------
 
-_ID_RULE = f"must be a text of 1 to {LONGEST_ID} characters, or a whole number within 64 bits"
+_ID_RULE = f"must be a text of 1 to {LONGEST_ID} characters, or a whole number within 53 bits"
+
+
+def _as_whole(value: object) -> object:
+    """`1.0` as 1, which it is in JSON: some languages know no other numbers."""
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) <= LARGEST_ID else value
 
 
 def _is_id(value: object) -> bool:
     if isinstance(value, str):
         return 0 < len(value) <= LONGEST_ID
-    return isinstance(value, int) and not isinstance(value, bool) and -_WHOLE <= value < _WHOLE
+    return isinstance(value, int) and not isinstance(value, bool) and -LARGEST_ID <= value <= LARGEST_ID
 
 
 def _too_much(event: Event, raw: Any, now_ms: int) -> tuple[Problem, ...]:
@@ -111,6 +124,8 @@ def _too_much(event: Event, raw: Any, now_ms: int) -> tuple[Problem, ...]:
     problems = []
     if event.timestamp is not None and event.timestamp >= latest_ms(now_ms):
         problems.append(Problem("timestamp", "lies more than a day in the future: is the sender's clock right?"))
+    if event.url is not None and not _URL_TEXT.fullmatch(event.url):
+        problems.append(Problem("url", "must be an http or https URL without blanks and control characters"))
     if event.revenue is not None:
         written = raw["revenue"]
         if isinstance(written, bool) or (isinstance(written, str) and not _REVENUE_TEXT.fullmatch(written)):
@@ -178,11 +193,16 @@ def _sealed(
             payload=content if event.timestamp is not None else b'%b,"timestamp":%d}' % (content[:-1], now_ms),
             identity=Identity(event.user_id, 0, _GIVEN),
         ),
-        content=content,
+        content=content if event.timestamp is None else without_time(content),
         has_id=has_id,
         is_hashed=looked.is_hashed,
         is_redacted=looked.is_redacted,
     )
+
+
+def without_time(payload: bytes) -> bytes:
+    """The event of a payload, which ends with its time, without that."""
+    return payload.rpartition(b',"timestamp":')[0] + b"}"
 
 
 def _once(said: str | int | None, given: Mapping[str, Scalar], rules: Rules, content: bytes) -> tuple[bool, str]:

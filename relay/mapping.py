@@ -15,6 +15,7 @@ from relay.contract import (
     Ask,
     Delivery,
     Draft,
+    Forgotten,
     Learned,
     Notification,
     Provider,
@@ -23,7 +24,7 @@ from relay.contract import (
     digest_of,
 )
 from relay.event import DAY_MS
-from relay.sealing import Entity, Who, Withheld, learn, seal
+from relay.sealing import Entity, Who, Withheld, forget, learn, seal
 from relay.sources import Source
 from relay.store.base import Mapped, Outgoing
 from relay.store.schema import Outcome
@@ -108,6 +109,8 @@ def _seal_all(
     learned: list[Entity] = []
     who = Who(notification, source.policy)
     for thing in _things(yielded):
+        if isinstance(thing, (Draft, Learned)) and thing.without is not None and thing.without in source.enabled:
+            continue
         if isinstance(thing, Draft):
             if thing.option is not None and thing.option not in source.enabled:
                 continue
@@ -120,8 +123,10 @@ def _seal_all(
             events.append(Outgoing(sealed=sealed, destination=destination, wait_until_ms=until))
         elif isinstance(thing, Learned):
             learned.append(learn(thing, notification, source.policy, who))
+        elif isinstance(thing, Forgotten):
+            learned.append(forget(thing, notification))
         else:
-            msg = f"a mapper yielded {type(thing).__name__}, which is neither a draft nor something learned"
+            msg = f"a mapper yielded {type(thing).__name__}, which is no draft, and nothing learned or forgotten"
             raise UnmappableError(msg)
     return events, learned
 

@@ -20,7 +20,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from relay.store.base import Depth
+from relay.store.base import Depth, InboxDepth
 
 _GROUP_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
@@ -101,6 +101,10 @@ class Metrics:
             "relay_secrets_used", "Accepted deliveries, by which of the source's secrets fitted.", ["source", "secret"],
             registry=registry,
         )  # fmt: skip
+        self.refused = Counter(
+            "relay_signatures_refused", "Deliveries whose signature was refused, by the cause that fits best.",
+            ["source", "cause"], registry=registry,
+        )  # fmt: skip
         self.answer_seconds = Histogram(
             "relay_answer_seconds", "From the first byte to the answer.", buckets=_SECONDS, registry=registry
         )
@@ -160,6 +164,13 @@ class Metrics:
             age_ms = 0 if depth.oldest_ms is None else max(0, now_ms - depth.oldest_ms)
             self._looked_up.outbox_age[depth.destination,] = age_ms / 1000
 
+    def show_inbox(self, depth: InboxDepth, *, now_ms: int) -> None:
+        """Refresh the gauges of the inbox."""
+        age_ms = 0 if depth.oldest_ms is None else max(0, now_ms - depth.oldest_ms)
+        self._looked_up.inbox[()], self._looked_up.inbox_age[()] = depth.deliveries, age_ms / 1000
+        if depth.spooled is not None:
+            self._looked_up.spool[()] = depth.spooled
+
     def show_to_do(self, waiting: Mapping[str, int]) -> None:
         """Refresh the gauge of what providers are still to be asked about, by source."""
         self._looked_up.to_do = {(source,): number for source, number in waiting.items()}
@@ -171,6 +182,28 @@ class Metrics:
         for currency, amount in drift.items():
             self._looked_up.drift[source, currency] = float(amount)
         self._looked_up.reconciled[source,] = at_ms / 1000
+
+    def show_sources(self, last_ms: Mapping[str, int], marks: Mapping[str, str]) -> None:
+        """Refresh the gauges of sources and alarms: when something came last, and the bookmarks about them."""
+        looked_up = self._looked_up
+        looked_up.last_seen = {(source,): at_ms / 1000 for source, at_ms in last_ms.items()}
+        looked_up.gap, looked_up.shadow, looked_up.alarms = {}, {}, {}
+        for name, mark in marks.items():
+            kind, _, subject = name.partition(":")
+            match kind:
+                case "gap":
+                    looked_up.gap[subject,] = int(mark) / 1000
+                case "shadow":
+                    looked_up.shadow[subject,] = int(mark) / 1000
+                case "alarm":
+                    alarm, _, subject = subject.partition(":")
+                    looked_up.alarms[alarm, subject] = 1
+                case _:
+                    pass
+
+    def show_disk(self, free_bytes: int | None) -> None:
+        """Refresh the gauge of the disk; None: it is somebody else's."""
+        self._looked_up.disk = {} if free_bytes is None else {(): free_bytes}
 
     def render(self) -> bytes:
         """The Prometheus text format."""
@@ -184,20 +217,39 @@ class _LookedUp(Collector):
 
     outbox: dict[tuple[str, ...], float] = field(default_factory=dict)
     outbox_age: dict[tuple[str, ...], float] = field(default_factory=dict)
+    inbox: dict[tuple[str, ...], float] = field(default_factory=dict)
+    inbox_age: dict[tuple[str, ...], float] = field(default_factory=dict)
+    spool: dict[tuple[str, ...], float] = field(default_factory=dict)
     to_do: dict[tuple[str, ...], float] = field(default_factory=dict)
     drift: dict[tuple[str, ...], float] = field(default_factory=dict)
     reconciled: dict[tuple[str, ...], float] = field(default_factory=dict)
+    last_seen: dict[tuple[str, ...], float] = field(default_factory=dict)
+    gap: dict[tuple[str, ...], float] = field(default_factory=dict)
+    shadow: dict[tuple[str, ...], float] = field(default_factory=dict)
+    alarms: dict[tuple[str, ...], float] = field(default_factory=dict)
+    disk: dict[tuple[str, ...], float] = field(default_factory=dict)
 
     def collect(self) -> Iterator[Metric]:
         for found, name, words, labels in (
             (self.outbox, "relay_outbox_events", "Events that are not settled, by state.", ("destination", "state")),
             (self.outbox_age, "relay_outbox_oldest_seconds", "Age of the oldest event that is not sent.",
              ("destination",)),
+            (self.inbox, "relay_inbox_deliveries", "Deliveries that are committed and not mapped yet.", ()),
+            (self.inbox_age, "relay_inbox_oldest_seconds", "Age of the oldest of them.", ()),
+            (self.spool, "relay_spool_deliveries", "Those that wait on this machine for the database.", ()),
             (self.to_do, "relay_to_do", "Notifications that the provider is still to be asked about.", ("source",)),
             (self.drift, "relay_drift", "What the destination accepted beyond the provider's books, in major units.",
              ("source", "currency")),
             (self.reconciled, "relay_reconciled_timestamp_seconds",
              "When a source was last compared with its provider's books.", ("source",)),
+            (self.last_seen, "relay_source_last_seen_timestamp_seconds", "When something new came from a source last.",
+             ("source",)),
+            (self.gap, "relay_source_usual_gap_seconds", "The longest pause of a source within the last two weeks.",
+             ("source",)),
+            (self.shadow, "relay_source_shadow_until_timestamp_seconds",
+             "Until when a source takes webhooks whatever their signature.", ("source",)),
+            (self.alarms, "relay_alarm", "1 while an alarm holds.", ("alarm", "subject")),
+            (self.disk, "relay_disk_free_bytes", "Free disk where the store lives.", ()),
         ):  # fmt: skip
             family = GaugeMetricFamily(name, words, labels=labels)
             for label_values, value in found.items():

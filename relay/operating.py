@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -29,6 +31,8 @@ _DISK_EVERY_MS = 5_000
 _PRUNE_EVERY_MS = 60_000
 _DAY_MS = 86_400_000
 _MB = 1_000_000
+#: Pieces that are counted in one go.
+_COUNTED_AT_ONCE = 5
 #: A pause between two pieces of a prune, so that it never hinders receiving.
 _BREATH_S = 0.02
 
@@ -46,13 +50,15 @@ class Disk:
         self._folder = folder
         self._min_free = min_free_mb * _MB
         self._trouble: str | None = None
+        #: In bytes; None: it is somebody else's.
+        self.free: int | None = None
         self.look()
 
     def look(self) -> None:
         """Measure again."""
         if self._folder is None:
             return
-        free = shutil.disk_usage(self._folder).free
+        free = self.free = shutil.disk_usage(self._folder).free
         was = self._trouble
         self._trouble = None
         if free < self._min_free:
@@ -110,6 +116,14 @@ class Keeper:
         if now_ms >= self._prune_due_ms:
             self._prune_due_ms = now_ms + _PRUNE_EVERY_MS
             await self.prune()
+        await self._count()
+
+    async def _count(self) -> None:
+        """For the console: what came since, piece by piece."""
+        for _ in range(_COUNTED_AT_ONCE):
+            if not await self._store.console.count_up():
+                return
+            await asyncio.sleep(_BREATH_S)
 
     async def prune(self) -> int:
         """Forget all that is older than the retention, piece by piece. Returns how many rows went."""
@@ -131,14 +145,63 @@ class Keeper:
 
 
 async def depths(store: Store, metrics: Metrics, *, now_ms: int) -> Sequence[Depth]:
-    """The outbox now, in the gauges too, beside the drift that each source had when it was last reconciled."""
+    """Inbox and outbox now, in the gauges too, beside the drift that each source had when it was last reconciled."""
+    metrics.show_inbox(await store.inbox_depth(), now_ms=now_ms)
     found = await store.depths()
     metrics.show_outbox(found, now_ms=now_ms)
     metrics.show_to_do(await store.to_do())
-    for name, bookmark in (await store.bookmarks(RECONCILED)).items():
-        drift = drift_of(bookmark.position)
-        metrics.show_drift(name.removeprefix(RECONCILED), drift, at_ms=bookmark.noted_at_ms)
+    marks = await store.bookmarks("")
+    for name, bookmark in marks.items():
+        if name.startswith(RECONCILED):
+            drift = drift_of(bookmark.position)
+            metrics.show_drift(name.removeprefix(RECONCILED), drift, at_ms=bookmark.noted_at_ms)
+    last = await store.console.last_seen()
+    metrics.show_sources(last, {name: bookmark.position for name, bookmark in marks.items()})
     return found
+
+
+async def readiness(store: Store, destinations: Iterable[str], *, trouble: str | None, now_ms: int) -> dict[str, Any]:
+    """What `/readyz` says. `unavailable` only when webhooks cannot be taken.
+
+    A destination that is away is told, and does not turn providers away; nor does a database that is away, where a
+    spool takes what comes.
+    """
+    inbox: dict[str, Any] = {}
+    outbox: list[dict[str, Any]] = []
+    states: dict[str, Any] = {}
+    is_spooling = False
+    try:
+        depth = await store.inbox_depth()
+        is_spooling = depth.spooled is not None
+        inbox = {"deliveries": depth.deliveries, "oldest_s": _age_s(depth.oldest_ms, now_ms)}
+        if is_spooling:
+            inbox["spooled"] = depth.spooled
+        await store.check()
+        outbox = [
+            {"destination": one.destination, "pending": one.pending + one.batched, "held": one.held, "dead": one.dead,
+             "oldest_s": _age_s(one.oldest_ms, now_ms)}
+            for one in await store.depths()
+        ]  # fmt: skip
+        for name in destinations:
+            paused = (await store.destination(name)).paused
+            states[name] = {"state": "paused", "reason": paused} if paused else {"state": "open"}
+    except StoreUnavailableError as error:
+        if is_spooling and trouble is None:
+            return _readiness("degraded", f"the database is away: {error}", inbox, outbox, states)
+        trouble = str(error)
+    is_degraded = any(state["state"] == "paused" for state in states.values())
+    return _readiness("unavailable" if trouble else "degraded" if is_degraded else "ok", trouble, inbox, outbox, states)
+
+
+def _readiness(
+    status: str, reason: str | None, inbox: dict[str, Any], outbox: list[dict[str, Any]], destinations: dict[str, Any]
+) -> dict[str, Any]:
+    return {"status": status, "reason": reason, "inbox": inbox, "outbox": outbox, "destinations": destinations,
+            "pid": os.getpid()}  # fmt: skip
+
+
+def _age_s(at_ms: int | None, now_ms: int) -> int | None:
+    return None if at_ms is None else max(0, now_ms - at_ms) // 1000
 
 
 @dataclass(slots=True)
@@ -173,13 +236,14 @@ async def remap(
                 source = sources.get(one.source)
                 if source is None:
                     continue
-                receipt = await _remap_one(store, source, providers[source.provider], one, done)
+                receipt = await remap_one(store, source, providers[source.provider], one, done)
                 for destination in receipt.destinations:
                     wake(destination)
     return done
 
 
-async def _remap_one(store: Store, source: Source, provider: Provider, one: Kept, done: Remapped) -> Receipt:
+async def remap_one(store: Store, source: Source, provider: Provider, one: Kept, done: Remapped) -> Receipt:
+    """Map one kept delivery again, and add what that changed to `done`."""
     delivery = Delivery(body=one.body, headers=one.headers, url=source.public_url or "", answers=one.answers)
     mapped = map_delivery(provider, source, delivery, received_at_ms=one.received_at_ms)
     parked = [m for m in mapped if m.outcome in {Outcome.FAILED, Outcome.NOT_MAPPED}]

@@ -1,4 +1,4 @@
-"""The commands on what is kept: `relay outbox`, `relay dead`, `relay remap`. They work beside a running relay.
+"""The commands on what is kept: `relay outbox`, `relay dead`, `relay duplicates`. They work beside a running relay.
 
 A running relay looks into its store every second, so that what is released or sent again here leaves by itself.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,7 +18,7 @@ from relay import terminal
 from relay.terminal import WRONG, fail, instant, out, show_json
 
 if TYPE_CHECKING:
-    from relay.store.base import BatchRow, Depth, DuplicateRow, EventRow, Store
+    from relay.store.base import BatchRow, Depth, DuplicateRow, EventRow, InboxDepth, Store
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
@@ -29,20 +28,12 @@ outbox = typer.Typer(help="What is not yet accepted by its destination.", invoke
 dead = typer.Typer(help="Dead letters: events that were given up, with the reason.", no_args_is_help=True)
 
 
-class Which(StrEnum):
-    """The notifications that `remap` tries."""
-
-    FAILED = "failed"
-    NOT_MAPPED = "not_mapped"
-    ALL = "all"
-
-
 # --- outbox -----------------------------------------------------------------------------------------------------------
 
 
 @outbox.callback()
 def show_outbox(context: typer.Context, *, as_json: Json = False) -> None:
-    """Show what is not yet accepted: events by destination, and the batches that are open.
+    """Show what is not yet accepted: deliveries not mapped, events by destination, and the batches that are open.
 
     pending: not sent yet. batched: in a batch that is being sent or tried again. waiting: for the fact who it was.
     held: in doubt, and waiting for you (see "relay outbox release --help"). dead: given up (see "relay dead --help").
@@ -50,22 +41,26 @@ def show_outbox(context: typer.Context, *, as_json: Json = False) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    depths, batches = terminal.run(_read_outbox())
+    inbox, depths, batches = terminal.run(_read_outbox())
     if as_json:
-        show_json({"destinations": [_depth(depth) for depth in depths], "batches": [_batch(row) for row in batches]})
+        waiting = {"deliveries": inbox.deliveries, "oldest": instant(inbox.oldest_ms)}
+        show_json({"inbox": waiting, "destinations": [_depth(depth) for depth in depths],
+                   "batches": [_batch(row) for row in batches]})  # fmt: skip
         return
+    if inbox.deliveries:
+        out.print(f"Not mapped yet: {inbox.deliveries} deliveries, the oldest of {instant(inbox.oldest_ms)}.\n")
     if not depths:
         out.print("The outbox is empty: all events were accepted.")
         return
-    _print_table([_depth(depth) for depth in depths])
+    print_table([_depth(depth) for depth in depths])
     if batches:
         out.print("\nOpen batches", style="bold")
-        _print_table([_batch(row) for row in batches])
+        print_table([_batch(row) for row in batches])
 
 
-async def _read_outbox() -> tuple[Sequence[Depth], Sequence[BatchRow]]:
+async def _read_outbox() -> tuple[InboxDepth, Sequence[Depth], Sequence[BatchRow]]:
     async with terminal.opened(_settings()) as store:
-        return await store.depths(), await store.open_batches()
+        return await store.inbox_depth(), await store.depths(), await store.open_batches()
 
 
 @outbox.command("release")
@@ -85,6 +80,7 @@ def release(
 
     async def settle() -> bool:
         async with terminal.opened(_settings()) as store:
+            await terminal.note(store, "settled a held batch", str(batch), accepted=accepted)
             return await store.settle_held(batch, accepted=accepted)
 
     if not terminal.run(settle()):
@@ -114,7 +110,7 @@ def duplicates(
         out.print("Nothing was told twice.")
     else:
         columns = ("made", "source", "notification_id", "type", "key", "event_name", "event_id")
-        _print_table([{column: row[column] for column in columns} for row in rows])
+        print_table([{column: row[column] for column in columns} for row in rows])
 
 
 # --- dead letters -----------------------------------------------------------------------------------------------------
@@ -129,12 +125,12 @@ def list_dead(
     """List the dead letters, newest first."""
     rows = terminal.run(_read_dead(limit))
     if as_json:
-        show_json([_event(row) for row in rows])
+        show_json([event_json(row) for row in rows])
     elif not rows:
         out.print("There are no dead letters.")
     else:
         columns = ("id", "made", "source", "name", "destination", "reason")
-        _print_table([{column: _event(row)[column] for column in columns} for row in rows])
+        print_table([{column: event_json(row)[column] for column in columns} for row in rows])
 
 
 async def _read_dead(limit: int) -> Sequence[EventRow]:
@@ -156,7 +152,7 @@ def show_dead(
         async with terminal.opened(_settings()) as store:
             return await _the_dead(store, reference)
 
-    event = _event(terminal.run(read()))
+    event = event_json(terminal.run(read()))
     if as_json:
         show_json(event)
         return
@@ -192,12 +188,14 @@ async def _resend(references: Sequence[str]) -> int:
         if references:
             ids = [(await _the_dead(store, reference)).id for reference in references]
             await store.resend(ids)
+            await terminal.note(store, "sent dead letters again", n=len(set(ids)))
             return len(set(ids))
         done: set[int] = set()
         while True:
             rows = await store.events(state=EventState.DEAD, limit=_PIECE + len(done))
             fresh = [row.id for row in rows if row.id not in done]  # the relay may refuse them while we go on
             if not fresh:
+                await terminal.note(store, "sent dead letters again", n=len(done))
                 return len(done)
             await store.resend(fresh)
             done.update(fresh)
@@ -213,41 +211,6 @@ async def _the_dead(store: Store, reference: str) -> EventRow:
     if row is None:
         fail(f"The event {reference} is no dead letter: it is {rows[0].state}.")
     return row
-
-
-# --- remap ------------------------------------------------------------------------------------------------------------
-
-
-def remap(
-    *,
-    outcome: Annotated[Which, typer.Option(help="Which notifications to try.")] = Which.ALL,
-    as_json: Json = False,
-) -> None:
-    """Map kept notifications again: after a mapper was corrected (failed), or after one was added (not_mapped).
-
-    What was counted already is not counted again. A relay does this with the failed ones by itself at its start.
-    """
-    from dataclasses import asdict
-
-    from relay import operating
-    from relay.store.schema import Outcome
-
-    providers = terminal.load_providers()
-    settings = terminal.load_settings(providers)
-    outcomes = [Outcome.FAILED, Outcome.NOT_MAPPED] if outcome is Which.ALL else [Outcome(outcome)]
-
-    async def again() -> operating.Remapped:
-        async with terminal.opened(settings, reads_bodies=True) as store:
-            return await operating.remap(store, sources=settings.sources, providers=providers, outcomes=outcomes)
-
-    done = terminal.run(again())
-    if as_json:
-        show_json(asdict(done))
-        return
-    out.print(
-        f"Looked at {done.deliveries} deliveries: {done.notifications} notifications are mapped now, {done.events} "
-        f"events are in the outbox, {done.still_parked} notifications stay as they are."
-    )
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
@@ -279,7 +242,7 @@ def _batch(row: BatchRow) -> dict[str, Any]:
     }
 
 
-def _event(row: EventRow) -> dict[str, Any]:
+def event_json(row: EventRow) -> dict[str, Any]:
     return {
         "id": str(row.id),
         "event_id": row.event_id,
@@ -296,7 +259,9 @@ def _event(row: EventRow) -> dict[str, Any]:
     }
 
 
-def _print_table(rows: Sequence[dict[str, Any]]) -> None:
+def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str] | None = None) -> None:
+    """Rows with the same columns, numbers to the right; of all columns, or of these."""
+    rows = [{column: row[column] for column in columns or row} for row in rows]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in rows[0]:
         table.add_column(column, justify="right" if isinstance(rows[0][column], int) else "left", overflow="fold")

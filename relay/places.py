@@ -4,7 +4,7 @@ A place is a text: `header:X-Signature`, `query:token`, `form:timestamp`, `json:
 too: what stands in braces is taken from the delivery as it came, what stands in brackets is left out where a value of
 it is missing.
 
-    {body}  {timestamp}  {method}  {url}  {url:decoded}  {form}  and every place: {header:webhook-id}
+    {body}  {timestamp}  {method}  {url}  {url:decoded}  {url:path}  {form}  and every place: {header:webhook-id}
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from string import Formatter
 from typing import Any, cast
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import orjson
 
@@ -150,6 +150,13 @@ def _names(piece: str) -> Iterator[tuple[str, str, str]]:
             yield "", name, argument or ""
 
 
+_URLS: dict[str, Callable[[str], str]] = {
+    "": str,
+    "decoded": lambda url: _DECODED.sub(lambda found: chr(int(found[1], 16)), url),
+    "path": lambda url: urlsplit(url).path,
+}
+
+
 def _part(literal: str, name: str, argument: str) -> Part:
     if literal:
         constant = literal.encode()
@@ -161,10 +168,9 @@ def _part(literal: str, name: str, argument: str) -> Part:
             return lambda _delivery, timestamp: timestamp.encode("latin-1")
         case "method", "":
             return lambda delivery, _timestamp: delivery.method.encode()
-        case "url", "":
-            return lambda delivery, _timestamp: delivery.url.encode()
-        case "url", "decoded":
-            return lambda delivery, _timestamp: _DECODED.sub(_decoded, delivery.url).encode()
+        case "url", _ if argument in _URLS:
+            of = _URLS[argument]
+            return lambda delivery, _timestamp: of(delivery.url).encode()
         case "form", "":
             return lambda delivery, _timestamp: "".join(
                 map("".join, sorted(set(pairs(delivery.body.decode()))))
@@ -182,10 +188,6 @@ def _part(literal: str, name: str, argument: str) -> Part:
 
 def _encoded(value: str | None, encoding: str = "utf-8") -> bytes | None:
     return None if value is None else value.encode(encoding)
-
-
-def _decoded(found: re.Match[str]) -> str:
-    return chr(int(found[1], 16))
 
 
 def _optional(parts: list[Part]) -> Part:

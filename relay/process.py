@@ -8,8 +8,9 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
-from relay.app import RelayApp, create_app
+from relay.app import RelayApp, create_app, shares_store
 from relay.contract import Provider
+from relay.replicas import Role, create_replica
 from relay.serving import Served, StartError, serve
 from relay.settings import Settings
 from relay.store.base import StoreUnavailableError
@@ -24,10 +25,12 @@ class EndedError(Exception):
 
 
 async def serve_until_signal(
-    settings: Settings, providers: Mapping[str, Provider], *, started: Callable[[Served], None]
+    settings: Settings, providers: Mapping[str, Provider], *, started: Callable[[Served], None], role: Role = "all"
 ) -> None:
     """Serve on the configured address until SIGINT or SIGTERM. Raises `EndedError`."""
-    await serve_app(create_app(settings, providers), settings, started=started)
+    is_replica = shares_store(settings)
+    app = create_replica(settings, providers, role=role) if is_replica else create_app(settings, providers)
+    await serve_app(app, settings, started=started)
 
 
 async def serve_app(

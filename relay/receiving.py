@@ -10,16 +10,27 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 from pydantic import SecretStr
 
 from relay.certificates import Certificates, Unavailable
-from relay.contract import RECEIVED, Accepted, Answer, Delivery, NeedsCertificate, Provider, Refused, Verifier
+from relay.contract import (
+    RECEIVED,
+    Accepted,
+    Answer,
+    Delivery,
+    NeedsCertificate,
+    Provider,
+    Reason,
+    Refused,
+    Verifier,
+)
 from relay.metrics import Metrics
+from relay.signatures import takes_basic
 from relay.sources import Source
 from relay.store.base import Store, StoreUnavailableError, Verified
 
@@ -33,6 +44,8 @@ PREFIX = "/webhooks/"
 # Never 403, 404, 406, 410 or 3xx for a source that exists: some providers disable the webhook for good.
 _READY = Answer(200)  # GET and HEAD on a source: handshakes and curious people
 _REFUSED = Answer(401, b'{"error":"signature refused"}')
+#: Some send their user and password only after they were asked for it: Amazon SNS, and every client of RFC 7617.
+_ASKED = replace(_REFUSED, headers=(("www-authenticate", 'Basic realm="webhooks"'),))
 _UNKNOWN = Answer(404, b'{"error":"no such source"}')
 _METHOD = Answer(405, b'{"error":"POST the webhook here"}')
 _TOO_LARGE = Answer(413, b'{"error":"body too large"}')
@@ -42,7 +55,16 @@ _RETRY_AFTER_S = b"10"
 #: Never stored: they would let a reader of the store act as the sender.
 _CREDENTIALS = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key"})
 
+#: Of a delivery that is taken although none of the source's secrets fits.
+_NO_SECRET = -1
+
 log = structlog.get_logger("relay.receiving")
+
+
+class Told(Protocol):
+    """Is told of a refused delivery, and says whether it is to be taken all the same."""
+
+    def __call__(self, source: Source, delivery: Delivery, reason: Reason, /, *, now_ms: int) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +90,11 @@ class _Door:
         self.public_url = source.public_url or ""
         self.each_is_news = provider.api is not None and provider.api.each_is_news
         slug = source.slug
+        self.refused = _ASKED if takes_basic(provider.verifier) else _REFUSED
         self.later = Answer(provider.overload_status, _LATER)
         self.accepted = metrics.tally(metrics.deliveries, slug, "accepted")
         self.fitted = [metrics.tally(metrics.secrets, slug, str(index)) for index in range(len(self.secrets))]
+        self.fitted.append(metrics.tally(metrics.secrets, slug, "none"))  # at `_NO_SECRET`
 
 
 def warm_up(verifier: Verifier, secrets: Sequence[SecretStr]) -> None:
@@ -103,7 +127,9 @@ class Receiver:
         wake: Callable[[], None],
         certificates: Certificates,
         limits: Limits | None = None,
+        refused: Told | None = None,
     ) -> None:
+        """`refused` is told of refused deliveries, and says whether one is to be taken all the same."""
         self._doors = {
             slug: _Door(source, providers[source.provider], metrics)
             for slug, source in sources.items()
@@ -116,6 +142,7 @@ class Receiver:
         self._will_wake = False
         self._certificates = certificates
         self._limits = limits or Limits()
+        self._refused = refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -166,9 +193,11 @@ class Receiver:
                 handshake = door.provider.handshake(delivery)
                 if handshake is not None:
                     return handshake
+                if self._refused is not None and self._refused(door.source, delivery, reason, now_ms=now_ms):
+                    return await self._commit(door, delivery, _NO_SECRET, now_ms)  # in shadow mode
                 self._metrics.deliveries.labels(door.source.slug, f"refused_{reason}").inc()
                 log.warning("signature refused", source=door.source.slug, reason=reason.value)
-                return _REFUSED
+                return door.refused
             case Accepted(secret):
                 return await self._commit(door, delivery, secret, now_ms)
             case Unavailable(why):
@@ -192,7 +221,11 @@ class Receiver:
         if not door.credentials.isdisjoint(headers):
             headers = {name: value for name, value in headers.items() if name not in door.credentials}
         verified = Verified(
-            source=door.source.slug, received_at_ms=now_ms, secret=secret, headers=headers, body=delivery.body
+            source=door.source.slug,
+            received_at_ms=now_ms,
+            secret=secret,
+            headers=headers,
+            body=door.provider.redact(delivery.body),
         )
         try:
             await self._store.take(verified)
@@ -274,6 +307,7 @@ def _head(answer: Answer) -> dict[str, Any]:
     headers = [
         (b"content-type", answer.content_type.encode()),
         (b"content-length", str(len(answer.body)).encode()),
+        *((name.encode(), value.encode()) for name, value in answer.headers),
     ]
     if answer.status in {429, 503}:
         headers.append((b"retry-after", _RETRY_AFTER_S))

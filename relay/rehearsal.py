@@ -187,7 +187,7 @@ def rehearse(
 ) -> Iterator[Rehearsal]:
     """A stage for this provider, with a store that is gone afterwards.
 
-    `options` None: all that the provider has. `policy`: fields of `SourcePolicy` that are not to have their defaults.
+    `options` None: all that only add something. `policy`: fields of `SourcePolicy` that are not to have their defaults.
     """
     known = made_up(provider) if secret is None else Specimen(secret, secret)
     clock, source = Clock(), source_of(provider, secret=known.secret, options=options, **policy)
@@ -203,14 +203,17 @@ def rehearse(
 def source_of(
     provider: Provider, *, secret: str | None = None, options: Collection[str] | None = None, **policy: Any
 ) -> Source:
-    """The provider as a source with the defaults of a relay, but for its test mode, which is forwarded."""
+    """The provider as a source with the defaults of a relay, but for its test mode, which is forwarded.
+
+    Without `options`, all are on that only add something.
+    """
     return Source(
         slug=provider.name,
         provider=provider.name,
         secrets=(SecretStr(secret or made_up(provider).secret),),
         destination="default",
         test_destination="default",
-        enabled=frozenset(provider.options if options is None else options),
+        enabled=frozenset({*provider.options} - provider.instead if options is None else options),
         tolerance_s=None,
         public_url=None,
         body_limit=None,

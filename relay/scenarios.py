@@ -55,7 +55,7 @@ class Scenario:
     ledger: Sequence[Entry]
     #: By currency, what the events' revenue must add up to.
     revenue: Mapping[str, Decimal]
-    #: The provider's options that are on; None: all of them.
+    #: The provider's options that are on; None: all that only add something.
     options: Sequence[str] | None = ()
     #: Deliveries that are never dropped, by their place.
     kept: Collection[int] = ()

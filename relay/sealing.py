@@ -11,18 +11,17 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from itertools import islice
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from relay import guard
-from relay.contract import Draft, EventType, Learned, Notification, Person, Scalar, UnmappableError, Variant
+from relay.amounts import Amounts, amounts_of
+from relay.contract import Draft, Forgotten, Learned, Notification, Person, Scalar, UnmappableError, Variant
 from relay.event import MAX_PROPERTIES, MAX_URL, URL_PATTERN, Event, problems_of, to_json
 from relay.guard import REDACTED, Finding
-from relay.identity import METADATA_KEYS, RULES, Identity, IdentityPolicy, Rule, resolve
-from relay.money import exponent, from_major
+from relay.identity import METADATA_KEYS, NOBODY_RANK, RULES, Identity, IdentityPolicy, Rule, resolve
 
 #: The metadata keys that tell where a person came from: they always go out.
 ATTRIBUTION = (
@@ -42,8 +41,9 @@ URL = "url"
 LONGEST_TEXT = 500
 #: What the guard reads of a text: more than goes out, so that it sees in one piece what the cut would divide.
 _LONGEST_READ = 4 * LONGEST_TEXT
-_REFUNDS = {"refund": Decimal(-1), "refund_reversed": Decimal(1)}
 _IS_URL = re.compile(URL_PATTERN)
+#: Before a key among `Entity.names`.
+FOLLOWER = ">"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +69,8 @@ class SourcePolicy:
     revenue: Literal["gross", "net"] = "gross"
     #: The metadata key that may hold the landing URL.
     url_key: str | None = None
+    #: What amounts are in that come without a currency, in capitals; None: nobody says.
+    currency: str | None = None
 
     #: Worked out once, for the hot path.
     allowed: tuple[str, ...] = field(init=False, repr=False)
@@ -137,8 +139,13 @@ class Entity:
     #: Allow-listed metadata, and under `url` the landing URL.
     attribution: Mapping[str, str]
     marks: frozenset[str] = frozenset()
-    #: The keys that name the same thing: whoever learns of one of them learns of all.
+    #: The keys that name the same thing: whoever learns of one of them learns of all. Behind `FOLLOWER` stands the key
+    #: of another thing, which gets to know what this one knows and tells it nothing.
     names: frozenset[str] = frozenset()
+    #: The keys of what these follow. It is not kept here: what is followed names its followers.
+    like: tuple[str, ...] = ()
+    #: What was learned of the keys is to go.
+    is_forgotten: bool = False
 
     def merged(self, later: Entity) -> Entity:
         """With what was learned later: a person by a rule as good or better, attribution that was lacking, marks."""
@@ -206,9 +213,9 @@ def seal(draft: Draft, notification: Notification, policy: SourcePolicy, who: Wh
     who.look(draft.person, draft.metadata)
     account, metadata, identity = notification.account, who.metadata, who.identity
     event_id = event_id_of(policy.source, account, draft.once[0])
-    money = _money(draft, policy)
+    amounts = amounts_of(draft, refunds=policy.refunds, revenue=policy.revenue, home=policy.currency)
     name, user_id = draft.name, identity.user_id
-    given, is_long = _given(draft, money, notification, who.attribution)
+    given, is_long = _given(draft, amounts, notification, who.attribution)
     url, findings = _landing(draft.url, metadata, policy)
 
     cleaned = guard.examine(event_name=name, user_id=user_id, url=url, properties=given, hash_key=policy.hash_key)
@@ -234,13 +241,13 @@ def seal(draft: Draft, notification: Notification, policy: SourcePolicy, who: Wh
         properties = dict(islice(properties.items(), MAX_PROPERTIES))
     try:
         event = Event(
-            event_type=money.event_type,
+            event_type=amounts.event_type,
             event_name=name,
             user_id=user_id,
             url=url,
             properties=properties,
-            revenue=money.revenue,
-            currency=money.currency,
+            revenue=amounts.revenue,
+            currency=amounts.currency,
             timestamp=draft.at_ms,
         )
     except ValidationError as error:
@@ -283,65 +290,25 @@ def learn(learned: Learned, notification: Notification, policy: SourcePolicy, wh
         attribution=attribution | {URL: url} if url else attribution,
         marks=frozenset(learned.marks),
         names=frozenset(keys) if learned.same else frozenset(),
+        like=_all_within(account, learned.like),
     )
+
+
+def forget(forgotten: Forgotten, notification: Notification) -> Entity:
+    """What says that nobody may be known behind these keys any more."""
+    keys = _all_within(notification.account, forgotten.keys)
+    return Entity(keys=keys, user_id=None, rank=NOBODY_RANK, attribution={}, is_forgotten=True)
 
 
 # --- the parts of an event --------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True, unsafe_hash=True)
-class _Money:
-    event_type: EventType
-    revenue: Decimal | None
-    currency: str | None
-    #: What is told of it beside revenue: tax, and the amount of an event that is no conversion.
-    properties: Mapping[str, Scalar]
-
-
-def _money(draft: Draft, policy: SourcePolicy) -> _Money:
-    """What moved. Nothing, for zero: a free order is an order, but no revenue."""
-    if draft.revenue is None or draft.event_type == "identify":
-        return _Money(draft.event_type, None, None, {})
-    revenue = _decimal(draft.revenue, "revenue")
-    tax = None if draft.tax is None else _decimal(draft.tax, "tax").copy_sign(revenue)
-    if policy.revenue == "net" and tax is not None:
-        revenue -= tax
-    if not revenue:
-        return _Money(draft.event_type, None, None, {})
-    if not draft.currency:
-        msg = "revenue needs a currency"
-        raise UnmappableError(msg)
-    currency = draft.currency.strip().upper()
-    exponent(currency)  # raises for a currency that there is not
-    told: dict[str, Scalar] = {} if tax is None else {"tax": tax}
-    if draft.name in _REFUNDS and policy.refunds == "conversion":
-        sign = _REFUNDS[draft.name]
-        told = {} if tax is None else {"tax": tax.copy_sign(sign)}
-        return _Money("conversion", revenue.copy_sign(sign), currency, told)
-    if draft.event_type == "conversion" and draft.name not in _REFUNDS:
-        return _Money("conversion", revenue, currency, told)
-    told = {"amount": abs(revenue), "currency": currency}
-    if tax is not None:
-        told["tax"] = abs(tax)
-    return _Money("event", None, None, told)
-
-
-def _decimal(value: Any, name: str) -> Decimal:
-    if isinstance(value, Decimal) and value.is_finite():
-        return value
-    try:
-        return from_major(value)
-    except UnmappableError:
-        msg = f"{name} is not a finite decimal number"
-        raise UnmappableError(msg) from None
-
-
 def _given(
-    draft: Draft, money: _Money, notification: Notification, attribution: Mapping[str, str]
+    draft: Draft, amounts: Amounts, notification: Notification, attribution: Mapping[str, str]
 ) -> tuple[dict[str, Scalar], bool]:
     """What the guard has to look at, in the order of precedence, and whether a text in it must be cut."""
     given: dict[str, Scalar] = {"provider_event": _readable(notification.type)} if notification.type else {}
-    given |= money.properties
+    given |= amounts.properties
     longest = 0
     for key, value in _mapping(draft.properties).items():
         if value is None or key in given:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hmac
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -77,6 +78,56 @@ class Token:
         del now_ms
         value = secret.encode().decode("latin-1") if self.place.startswith("header:") else secret
         return put(delivery, self.place, f"{self.scheme} {value}".lstrip())
+
+
+#: A token and the organization that it is for.
+_FOR_ORGANIZATION = re.compile(r"(.+):(00D[0-9A-Za-z]{12})(?:[0-9A-Za-z]{3})?", re.DOTALL)
+#: The element of an outbound message, whatever its prefix. Of its 18 characters the last three are a checksum.
+_ORGANIZATION = re.compile(rb"<(?:[\w.-]+:)?OrganizationId[^<>]{0,200}>\s*([0-9A-Za-z]{15})(?:[0-9A-Za-z]{3})?\s*<")
+
+
+@dataclass(frozen=True, slots=True)
+class SalesforceToken:
+    """A token in the URL. A secret `token:00D...` asks for that organization as well, which the message names.
+
+    Organizations are no secret: this tells apart two that know one token, and stops nobody who has read it.
+    """
+
+    tolerance_s = None
+    signs_url = False
+    credentials = ()
+
+    @property
+    def family(self) -> str:
+        return (
+            "no signature: shared token in the URL's token; with a secret token:00D..., the message's organization too"
+        )
+
+    @never_raises
+    def verify(
+        self, delivery: Delivery, secrets: Sequence[str], *, now_ms: int, tolerance_s: int | None = None
+    ) -> Verdict:
+        del tolerance_s
+        tokens = [self._parts(secret) for secret in secrets]
+        found = Token("query:token").verify(delivery, [token for token, _ in tokens], now_ms=now_ms)
+        if not isinstance(found, Accepted):
+            return found
+        fitting, told = tokens[found.secret][0], {one.decode() for one in _ORGANIZATION.findall(delivery.body)}
+        for index, (token, organization) in enumerate(tokens):
+            if token == fitting and (not organization or told == {organization}):
+                return Accepted(index)
+        return Refused(Reason.MISMATCH)
+
+    @staticmethod
+    def _parts(secret: str) -> tuple[str, str]:
+        found = _FOR_ORGANIZATION.fullmatch(secret)
+        return (found[1], found[2]) if found else (secret, "")
+
+    def fault(self, secret: str) -> str | None:
+        return None if secret else "is empty"
+
+    def sign(self, delivery: Delivery, secret: str, *, now_ms: int) -> Delivery:
+        return Token("query:token").sign(delivery, self._parts(secret)[0], now_ms=now_ms)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,19 +7,16 @@ a template of what is signed (`{timestamp}.{body}`, see `relay.places`).
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 
 from relay.certified import PayPalSignature, SnsSignature
 from relay.keys import Algorithm, Encoding, KeyForm, Kind, Mac, PublicKey
 from relay.moments import Unit
 from relay.places import Template, form_of
-from relay.schemes import Either, Listed, Pairs, Plain, Signature, Versioned
-from relay.shared_secrets import AndBasic, Basic, Token
+from relay.schemes import Either, Listed, Pairs, Plain, Signature, StripeSignature, Versioned
+from relay.shared_secrets import AndBasic, Basic, SalesforceToken, Token
 from relay.signed_bodies import AdyenItems, BraintreeForm, braintree_answer, braintree_challenge
-from relay.verification import Accepted, Delivery, Reason, Refused, Verdict, Verifier, never_raises, within
+from relay.verification import Verifier
 
 __all__ = [
     "adyen_items",
@@ -41,9 +38,11 @@ __all__ = [
     "paypal_signature",
     "public_key",
     "query_token",
+    "salesforce_token",
     "sns_signature",
     "standard_webhooks",
     "stripe_signature",
+    "takes_basic",
     "timestamp_in_header",
     "timestamped_list",
     "timestamped_pairs",
@@ -138,7 +137,7 @@ def timestamp_in_header(
 ) -> Signature:
     """HMAC-SHA256 in one header, the time in another (`timestamp`): Slack, Zendesk, Close, Customer.io, Klaviyo.
 
-    `same` names pairs of places that must say the same: `("header:X-Sender-Id", "json:meta.sender_id")`.
+    `same` names pairs of places that must both say the same, or nothing: `("header:X-Id", "json:meta.sender_id")`.
     """
     return Signature(
         places=_headers(header),
@@ -149,6 +148,7 @@ def timestamp_in_header(
         time=f"header:{timestamp}",
         tolerance_s=tolerance_s,
         same=same,
+        is_same_asked=True,
     )
 
 
@@ -175,63 +175,6 @@ def standard_webhooks(*, key: KeyForm = "standard", tolerance_s: int = 300) -> E
         ),
         "HMAC-SHA256 of id, time and body, base64, in webhook-signature or svix-signature (Standard Webhooks)",
     )
-
-
-@dataclass(frozen=True, slots=True)
-class StripeSignature:
-    """Stripe's `t=<unix s>,v1=<hex>[,v1=<hex>]` over `{t}.{body}`, checked by Stripe's own `WebhookSignature`.
-
-    What that leaves open is closed here: a time in the future, and bytes that make it raise.
-    https://docs.stripe.com/webhooks#verify-manually (read 2026-11-20)
-    """
-
-    header: str = "Stripe-Signature"
-    tolerance_s: int = 300
-    signs_url = False
-    credentials = ()
-
-    @property
-    def family(self) -> str:
-        return f"HMAC-SHA256 of time and body, in {self.header} (Stripe)"
-
-    @never_raises
-    def verify(
-        self, delivery: Delivery, secrets: Sequence[str], *, now_ms: int, tolerance_s: int | None = None
-    ) -> Verdict:
-        sent = delivery.headers.get(self.header.lower())
-        if not sent:
-            return Refused(Reason.MISSING)
-        signed_s = next((int(part[2:]) for part in sent.split(",") if part.startswith("t=")), None)
-        if signed_s is None or "v1=" not in sent:
-            return Refused(Reason.MALFORMED)
-        for index, secret in enumerate(secrets):
-            if secret and self._fits(delivery.body, sent, secret):
-                tolerance = self.tolerance_s if tolerance_s is None else tolerance_s
-                return within(signed_s * 1000, now_ms=now_ms, tolerance_s=tolerance) or Accepted(index)
-        return Refused(Reason.MISMATCH)
-
-    @staticmethod
-    def _fits(body: bytes, sent: str, secret: str) -> bool:
-        try:
-            return _stripe_check()(body, sent, secret)
-        except Exception:  # noqa: BLE001  beside its own error it raises UnicodeDecodeError and TypeError
-            return False
-
-    def fault(self, secret: str) -> str | None:
-        return None if secret.strip() else "is empty"
-
-    def sign(self, delivery: Delivery, secret: str, *, now_ms: int) -> Delivery:
-        t = now_ms // 1000
-        mac = hmac.digest(secret.encode(), b"%d." % t + delivery.body, "sha256")
-        headers = {**delivery.headers, self.header.lower(): f"t={t},v1={mac.hex()}"}
-        return replace(delivery, headers=headers)
-
-
-@cache
-def _stripe_check() -> Callable[[bytes, str, str], bool]:
-    import stripe  # noqa: PLC0415  a fifth of a second and 20 MB, for those who use it
-
-    return stripe.WebhookSignature.verify_header
 
 
 def stripe_signature() -> StripeSignature:
@@ -346,7 +289,10 @@ def paypal_signature() -> PayPalSignature:
 
 
 def sns_signature() -> SnsSignature:
-    """Amazon SNS: RSA with a certificate from Amazon's own host. The secret is the ARN of the topic."""
+    """Amazon SNS: RSA with a certificate from Amazon's own host. The secret is the ARN of the topic.
+
+    Raw messages, which nobody signs, are taken with a secret `user:password`.
+    """
     return SnsSignature()
 
 
@@ -373,6 +319,11 @@ def query_token(name: str) -> Token:
     return Token(f"query:{name}")
 
 
+def salesforce_token() -> SalesforceToken:
+    """Salesforce: the secret as the URL's `token`; `token:00D...` takes messages of that organization only."""
+    return SalesforceToken()
+
+
 def field_token(place: str) -> Token:
     """The secret in the body: `json:token` (a dotted path) or `form:token`. It is stored with the body."""
     return Token(place)
@@ -384,6 +335,17 @@ def field_token(place: str) -> Token:
 def either(*verifiers: Verifier) -> Either:
     """What one of them accepts."""
     return Either(verifiers)
+
+
+def takes_basic(verifier: Verifier) -> bool:
+    """Whether Basic authentication may be a part of it: some providers send theirs only after a 401 that asks."""
+    match verifier:
+        case Basic() | AndBasic() | SnsSignature():
+            return True
+        case Either(verifiers=verifiers):
+            return any(map(takes_basic, verifiers))
+        case _:
+            return False
 
 
 def with_basic_auth(signature: Verifier) -> AndBasic:

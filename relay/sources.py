@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -15,7 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import NoDecode
 
-from relay.contract import Provider, SecretShape
+from relay.contract import Provider, SecretShape, UnmappableError
 from relay.identity import METADATA_KEYS, RULES, Rule
 from relay.money import exponent
 from relay.sealing import SourcePolicy
@@ -143,8 +144,11 @@ def _api_key(value: SecretStr) -> SecretStr:
 
 
 def _currency(value: str) -> str:
-    exponent(value)  # raises for a currency that there is not
-    return value.upper()
+    with suppress(UnmappableError):
+        exponent(value)
+        return value.upper()
+    msg = "must be a currency of ISO 4217, such as EUR"
+    raise ValueError(msg)
 
 
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]

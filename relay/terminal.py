@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from datetime import UTC, datetime
@@ -24,6 +25,8 @@ if TYPE_CHECKING:  # they cost a second, and `relay --help` shows nothing of the
     from relay.store.base import Store
 
 T = TypeVar("T")
+
+_UNITS_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 
 FOUND = 1
 WRONG = 2
@@ -117,6 +120,37 @@ def _vault(settings: Settings, *, reads_bodies: bool) -> Any:
         msg = f"the key file {path} is missing: put it back, or set RELAY_ENCRYPTION_KEYS to the key that it held"
         raise VaultError(msg)
     return Vault([os.urandom(32)])
+
+
+def moment(text: str, option: str, now_ms: int) -> int:
+    """`7d` (ago), `now`, or an ISO date or time, in UTC where it does not say; as Unix milliseconds."""
+    if text == "now":
+        return now_ms
+    if ago := re.fullmatch(r"(\d+)\s*([smhdw])", text):
+        return now_ms - int(ago[1]) * _UNITS_MS[ago[2]]
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        fail(f"{option} {text!r} is no time: write 7d, 36h or 90m (ago), 2026-11-01 or 2026-11-01T12:00Z.", code=WRONG)
+    return int(at.replace(tzinfo=at.tzinfo or UTC).timestamp() * 1000)
+
+
+def ago(text: str, option: str) -> int:
+    """`7d`, `36h`, `90m`, `30s` as milliseconds."""
+    if found := re.fullmatch(r"(\d+)\s*([smhdw])", text):
+        return int(found[1]) * _UNITS_MS[found[2]]
+    fail(f"{option} {text!r} is no span of time: write 30m, 2h or 1d.", code=WRONG)
+
+
+async def note(store: Store, action: str, subject: str = "", **details: Any) -> None:
+    """Put what was done here into the audit log, beside what was done at the console."""
+    import getpass
+
+    try:
+        who = getpass.getuser()
+    except (OSError, KeyError):
+        who = str(os.getuid())
+    await store.console.note(actor=f"{who} (terminal)", action=action, subject=subject, details=details)
 
 
 def instant(at_ms: int | None) -> str | None:

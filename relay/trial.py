@@ -64,6 +64,8 @@ class Tried:
     events: tuple[Leaving, ...]
     #: The keys of the entities that it teaches something about.
     learned: tuple[str, ...]
+    #: Those of which nothing may be known any more.
+    forgotten: tuple[str, ...]
 
 
 def check_signature(provider: Provider, source: Source, delivery: Delivery, *, now_ms: int) -> Signature:
@@ -94,7 +96,8 @@ def try_mapping(provider: Provider, source: Source, delivery: Delivery, *, now_m
             outcome=found.outcome.value,
             words="of test mode: the settings drop it" if is_dropped else _words(found, provider),
             events=tuple(_leaving(outgoing) for outgoing in found.events),
-            learned=tuple(key for entity in found.learned for key in entity.keys),
+            learned=tuple(key for entity in found.learned if not entity.is_forgotten for key in entity.keys),
+            forgotten=tuple(key for entity in found.learned if entity.is_forgotten for key in entity.keys),
         )
 
 

@@ -98,5 +98,7 @@ def _print(source: Source, signature: Signature, tried: Sequence[Tried]) -> None
             out.print(f"    guard     {', '.join(event.guard) or 'found nothing'}", markup=False)
         if one.learned:
             out.print(f"  learned     {', '.join(one.learned)}", markup=False)
+        if one.forgotten:
+            out.print(f"  forgotten   {', '.join(one.forgotten)}", markup=False)
     if not tried:
         out.print("\nno notification in it", markup=False)

@@ -121,6 +121,12 @@ class Variables(SourceRules, BaseSettings):
     )
 
     batch_size: int = Field(1000, ge=1, le=1000, description="The most events in one call of the events API.")
+    calls_at_once: int = Field(
+        0, ge=0, description="The most calls under way to one destination, by all replicas together. 0: one a replica."
+    )
+    events_per_s: int = Field(
+        0, ge=0, description="The most events a second to one destination, by all replicas together. 0: no limit."
+    )
     in_doubt: Literal["retry", "hold"] = Field(
         "retry", description="A batch whose answer never came: send it again (retry), or leave it to a person (hold)."
     )
@@ -159,6 +165,10 @@ class Variables(SourceRules, BaseSettings):
         description="Keys of the bodies at rest, separated by commas: the first encrypts, all decrypt. Unset: a key "
         "file is made beside the database.",
     )
+    spool: bool = Field(
+        default=False, description="With PostgreSQL: while it is away, keep deliveries in a file and acknowledge them."
+    )
+    spool_file: Path = Field(Path("./var/spool.db"), description="That file, on a disk that outlives the container.")
     retain_bodies_days: int = Field(
         7, ge=0, description="For how many days the bodies of deliveries are kept; 0: not at all."
     )
@@ -179,6 +189,16 @@ class Variables(SourceRules, BaseSettings):
         "which takes less memory.",
     )
     shutdown_s: int = Field(20, ge=0, description="How many seconds a shutdown may take to finish what is under way.")
+
+    alarm_url: SecretStr | None = Field(
+        None, description="Where alarms are POSTed: the webhook of a chat or a pager. Unset: metrics and the log only."
+    )
+    alarm_format: Literal["slack", "json"] = Field(
+        "slack", description="What is posted: a text as Slack and others take it (slack), or the alarms as well (json)."
+    )
+    alarm_repeat_h: int = Field(
+        24, ge=1, le=168, description="After how many hours an alarm that lasts is told again."
+    )
 
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="How the log looks. auto: console on a terminal, else json."

@@ -76,6 +76,8 @@ class _Relay:
     #: One a worker; the parent keeps them all, so that whoever connects while a worker is replaced waits for the next.
     listeners: Sequence[socket.socket]
     bell: Bell
+    #: Rung by those that have put events into the outbox, heard by the one that forwards them.
+    outbox_bell: Bell
     #: Where they count.
     folder: Path
     leader: int
@@ -95,7 +97,7 @@ def serve_until_signal(
             parts_of.open_vault(settings)  # makes the key file, so that all of them find it
             _prepare_apart(settings.database_url.get_secret_value())
             relay = _Relay(
-                settings=settings, providers=providers, listeners=listeners, bell=Bell(),
+                settings=settings, providers=providers, listeners=listeners, bell=Bell(), outbox_bell=Bell(),
                 folder=stack.enter_context(_counting(database)), leader=os.getpid(),
             )  # fmt: skip
             _supervise(relay, started)
@@ -187,7 +189,8 @@ def _receive(relay: _Relay, number: int, line: Line) -> None:
     listener = relay.listeners[number - 1]
     _close_all_but(listener, relay)
     app = parts_of.create_receiving_app(
-        relay.settings, relay.providers, metrics=_metrics(relay, f"worker-{number}"), node=number, wake=relay.bell.ring
+        relay.settings, relay.providers, metrics=_metrics(relay, f"worker-{number}"), node=number, wake=relay.bell.ring,
+        wake_forwarding=relay.outbox_bell.ring,
     )
     try:
         run(
@@ -219,6 +222,7 @@ async def _work_until_signal(relay: _Relay, line: Line) -> None:
         beside(watch(parts.disk, metrics)),
     ):
         relay.bell.listen(work.unfolding.wake)
+        relay.outbox_bell.listen(work.forwarding.wake_all)
         parts_of.calm_the_collector()
         line.ready()
         await stop.wait()

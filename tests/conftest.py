@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from relay.settings import load
 from relay.store import open_store
 from relay.store.base import Store
 from relay.vault import Vault
-from tests import acme
+from tests import acme, postgres_server
 from tests.things import Clock
 
 API_KEY = "oa_live_of_the_tests"
@@ -45,10 +46,32 @@ def hold() -> bool:
     return False
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The URL of an empty database. Skips where there is no server."""
+    with postgres_server.server() as server, postgres_server.database(server, f"relay_test_{os.getpid()}") as url:
+        yield url
+
+
 @pytest.fixture
-async def store(tmp_path: Path, clock: Clock, hold: bool) -> AsyncIterator[Store]:  # noqa: FBT001
-    url = f"sqlite:///{tmp_path / 'relay.db'}"
-    opened = await open_store(url, vault=Vault([STORE_KEY]), clock=clock, hold=hold)
+def backend() -> str:
+    """Of the store; a module may parametrise it. `TEST_BACKEND=postgresql` tries the others with that one."""
+    return os.environ.get("TEST_BACKEND", "sqlite")
+
+
+@pytest.fixture
+def database_url(backend: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    """Of an empty store."""
+    if backend == "sqlite":
+        return f"sqlite:///{tmp_path / 'relay.db'}"
+    url: str = request.getfixturevalue("postgres")
+    postgres_server.empty(url)
+    return url
+
+
+@pytest.fixture
+async def store(database_url: str, clock: Clock, hold: bool) -> AsyncIterator[Store]:  # noqa: FBT001
+    opened = await open_store(database_url, vault=Vault([STORE_KEY]), clock=clock, hold=hold)
     yield opened
     await opened.close()
 

@@ -1,6 +1,7 @@
 """Adyen: items that are signed one by one, and Adyen's own decimals."""
 
 import json
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from mappers.adyen import provider
 from relay.contract import Accepted, Delivery, Draft, Notification, Reason, Refused
+from relay.rehearsal import rehearse
 
 CASES = Path(__file__).parent / "mappers" / "adyen"
 KEY, OLD_KEY = "5E" * 32, "7B" * 32
@@ -100,3 +102,41 @@ def test_decimals_are_adyens(currency: str, value: int, revenue: str) -> None:
 
 def test_it_is_accepted_in_adyens_words() -> None:
     assert (200, b"[accepted]") == (provider.accepted.status, provider.accepted.body)
+
+
+# --- captured by hand -------------------------------------------------------------------------------------------------
+
+
+def sales(options: list[str], *told: str) -> list[tuple[str, Decimal]]:
+    """The payment and the amount of each purchase that leaves."""
+    with rehearse(provider, options=options) as stage:
+        life = stage.begin()
+        for name in told:
+            life.tell(Delivery(body=json.dumps(body(name)).encode(), headers={}))
+        life.finish()
+        found = [event for event in life.sent if event["event_name"] == "purchase"]
+        return [(event["properties"]["payment_id"], event["revenue"]) for event in found]
+
+
+@pytest.mark.parametrize("options", [[], ["captures"]])
+def test_a_payment_is_one_sale_by_its_authorisation_or_by_its_capture(options: list[str]) -> None:
+    told = ("AUTHORISATION__card", "CAPTURE__captured")
+
+    assert [("K7WZ4MTX9QBRN365", Decimal("29.75"))] == sales(options, *told) == sales(options, *reversed(told))
+
+
+def test_an_authorisation_is_no_sale_where_captures_are() -> None:
+    assert [] == sales(["captures"], "AUTHORISATION__card")
+
+
+def test_what_was_told_before_captures_counted_is_not_told_again() -> None:
+    deliveries = [Delivery(body=json.dumps(body(name)).encode(), headers={})
+                  for name in ("AUTHORISATION__card", "CAPTURE__captured")]  # fmt: skip
+    with rehearse(provider, options=[]) as stage:
+        life = stage.begin()
+        life.tell(deliveries[0])
+        life.source = replace(life.source, enabled=frozenset({"captures"}))
+        life.tell(deliveries[1])
+        life.finish()
+
+        assert ["purchase"] == [event["event_name"] for event in life.sent]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 import pytest
 
 from mappers.amazon_ses import CONFIRMATION, provider
-from relay.contract import Delivery, Draft, UnansweredError, UnmappableError
-from relay.rehearsal import rehearse
+from relay.contract import Accepted, Delivery, Draft, Reason, Refused, UnansweredError, UnmappableError, Verdict
+from relay.rehearsal import START_MS, rehearse
+from relay.signatures import basic_auth
 
 CASES = Path(__file__).parent / "mappers" / "amazon_ses"
 
@@ -29,7 +31,7 @@ def drafts(found: Delivery) -> list[Draft]:
     return [draft for draft in provider.mappers[notification.type](notification) if isinstance(draft, Draft)]
 
 
-EVENTS = [path.stem for path in sorted(CASES.glob("*.json")) if envelope(path.stem)["Message"].startswith("{")]
+EVENTS = [path.stem for path in sorted(CASES.glob("*.json")) if envelope(path.stem).get("Message", "")[:1] == "{"]
 
 
 @pytest.mark.parametrize("name", EVENTS)
@@ -141,3 +143,57 @@ def test_what_is_no_event_of_ses_is_kept() -> None:
 
     assert notification.type not in provider.mappers
     assert notification.type not in provider.ignored
+
+
+# --- raw message delivery ---------------------------------------------------------------------------------------------
+
+ARN = "arn:aws:sns:eu-west-1:123456789012:ses-events"
+LOGIN = "sns:a long random password"
+RAW = Delivery(body=b'{"eventType":"Open"}', headers={"x-amz-sns-rawdelivery": "true"})
+
+
+def verdict(found: Delivery, *secrets: str) -> Verdict:
+    return provider.verifier.verify(found, secrets, now_ms=START_MS)
+
+
+def test_a_raw_message_is_taken_by_user_and_password() -> None:
+    sent = provider.verifier.sign(RAW, LOGIN, now_ms=START_MS)
+
+    assert Accepted(1) == verdict(sent, ARN, LOGIN)
+    assert Refused(Reason.MISMATCH) == verdict(sent, ARN, "sns:another password")
+    assert Refused(Reason.MISSING) == verdict(RAW, ARN, LOGIN)
+
+
+def test_an_arn_is_no_password() -> None:
+    """Everybody may know it."""
+    known = base64.b64encode(ARN.encode()).decode()
+    sent = replace(RAW, headers={**RAW.headers, "authorization": f"Basic {known}"})
+
+    assert Refused(Reason.MISMATCH) == verdict(sent, ARN)
+
+
+@pytest.mark.parametrize("said", [None, "false"])
+def test_a_login_does_not_open_what_is_not_raw(said: str | None) -> None:
+    sent = provider.verifier.sign(RAW, LOGIN, now_ms=START_MS)
+    headers = {name: text for name, text in sent.headers.items() if name != "x-amz-sns-rawdelivery"}
+    headers |= {"x-amz-sns-rawdelivery": said} if said else {}
+
+    assert Refused(Reason.MISSING) == verdict(replace(sent, headers=headers), ARN, LOGIN)
+
+
+def test_an_envelope_must_be_signed_whatever_its_headers_say() -> None:
+    said = delivery(envelope("SubscriptionConfirmation__topic"), **RAW.headers)
+    sent = basic_auth().sign(said, LOGIN, now_ms=START_MS)
+
+    assert Refused(Reason.MISSING) == verdict(sent, ARN, LOGIN)
+    with pytest.raises(ValueError, match="the secret must be the ARN"):
+        provider.verifier.sign(said, LOGIN, now_ms=START_MS)
+
+
+def test_a_sample_for_a_source_with_a_login_is_a_raw_message() -> None:
+    said = envelope("Bounce__permanent")
+    sent = provider.verifier.sign(delivery(said), LOGIN, now_ms=START_MS)
+
+    assert Accepted(0) == verdict(sent, LOGIN)
+    assert said["Message"].encode() == sent.body
+    assert said["MessageId"] == sent.headers["x-amz-sns-message-id"]

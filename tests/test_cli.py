@@ -29,7 +29,8 @@ pytestmark = pytest.mark.anyio
 
 COMMANDS = [
     *(["serve"], ["sandbox"], ["send"], ["doctor"], ["providers"], ["hash"], ["remap"]),
-    *(["backfill"], ["reconcile"]),
+    *(["backfill"], ["reconcile"], ["deliveries"], ["events"], ["sources"], ["explain"], ["tail"], ["shadow"]),
+    *(["rejected"], ["rejected", "list"], ["rejected", "show"], ["rejected", "retry"]),
     *(["outbox"], ["outbox", "release"], ["dead"], ["dead", "list"], ["dead", "show"], ["dead", "resend"]),
 ]
 REAL = {"OAA_PROJECT_ID": "42", "OAA_API_KEY": API_KEY}
@@ -373,8 +374,10 @@ async def test_remap_maps_what_a_broken_mapper_had_parked(
     broken.mappers["payment.captured"] = raises
     async with run_relay({"acme": broken}) as relay:
         answer = await relay.post(acme.captured(1))
-        ended = await command("remap", "--outcome", "failed", "--json")
+        look = await command("remap", "--outcome", "failed", "--json")
+        ended = await command("remap", "--outcome", "failed", "--yes", "--json")
         await until(_received(events_api, 1))
 
     assert 200 == answer.status_code
-    assert {"deliveries": 1, "notifications": 1, "events": 1, "still_parked": 0} == ended.json
+    assert (False, 0, 1) == (look.json["applied"], look.json["events"], len(look.json["new"]))
+    assert (True, 1, 1) == (ended.json["applied"], ended.json["events"], len(ended.json["new"]))

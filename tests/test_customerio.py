@@ -52,11 +52,11 @@ def test_two_clicks_of_one_person_are_two() -> None:
     assert ["email_clicked", "email_clicked"] == names(*clicks)
 
 
-def test_a_time_that_is_none_parks_the_notification() -> None:
+def test_where_the_time_is_none_it_was_when_it_came() -> None:
     with rehearse(provider) as stage:
         outcomes = [one.outcome for one in stage.map(told("E1", "customer", "subscribed", at="abc"))]
 
-    assert [Outcome.FAILED] == outcomes
+    assert [Outcome.MAPPED] == outcomes
 
 
 def test_the_time_is_signed_and_not_enforced() -> None:

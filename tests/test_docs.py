@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from relay.contract import Delivery, Draft, Learned
 from relay.mapping import map_delivery
 from relay.registry import load_providers
+from relay.rehearsal import START_MS
 from relay.settings import load
 from relay.sources import slug_of
 from relay.store.schema import Outcome
@@ -76,7 +77,7 @@ def test_the_guides_provider_works_as_it_stands(tmp_path: Path, case: dict[str, 
     headers = {name.lower(): value for name, value in case["headers"].items()}
     delivery = Delivery(body=orjson.dumps(case["body"]), headers=headers)
 
-    (mapped,) = map_delivery(providers["acme_pay"], source, delivery, received_at_ms=0)
+    (mapped,) = map_delivery(providers["acme_pay"], source, delivery, received_at_ms=START_MS)
 
     assert mapped.outcome is Outcome.MAPPED
     assert mapped.notification_id == "dlv_1"

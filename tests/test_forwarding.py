@@ -220,6 +220,20 @@ class TestTheWrongKey:
         assert await store.events(state=EventState.DEAD) == []
         assert await events_api.received() == []
 
+    async def test_another_replica_does_not_try_what_one_found_closed(
+        self, lane: Lane, client: OpenAnalytics, store: Store, clock: Clock, metrics: Metrics, events_api: EventsApi
+    ) -> None:
+        other = make_lane(client, store, metrics, clock)
+        await drain(other)  # it knows the destination as it was
+        await sell(store, 1)
+        await drain(lane)
+        calls = (await events_api.stats())["requests"]
+        clock.advance(seconds=2)
+
+        await drain(other)
+
+        assert calls == (await events_api.stats())["requests"]
+
     async def test_it_resumes_by_itself_when_a_probe_succeeds(
         self, lane: Lane, store: Store, events_api: EventsApi, clock: Clock, metrics: Metrics
     ) -> None:
@@ -231,6 +245,20 @@ class TestTheWrongKey:
 
         assert await events_api.orders() == ["order_1"]
         assert (await store.destination("default")).paused is None
+
+
+async def test_a_batch_that_was_claimed_before_a_standstill_is_left_to_the_others(
+    client: OpenAnalytics, store: Store, metrics: Metrics, clock: Clock, events_api: EventsApi
+) -> None:
+    standing_still = make_lane(client, store, metrics, clock, lease_ms=0)
+    await sell(store, 1)
+
+    assert 0 == await standing_still.step()
+
+    assert [] == await events_api.received()
+    await drain(make_lane(client, store, metrics, clock))
+    assert ["order_1"] == await events_api.orders()
+    assert [1] == [row.doubts for row in await store.events()]
 
 
 async def test_a_missing_batch_endpoint_means_one_by_one(lane: Lane, store: Store, events_api: EventsApi) -> None:

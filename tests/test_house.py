@@ -5,12 +5,17 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, strategies as st
 
+from relay.cases import read_cases
 from relay.contract import Provider
+from relay.mapping import map_delivery
 from relay.registry import load_providers
+from relay.rehearsal import START_MS, source_of
 from relay.samples import cases_of
 from relay.settings import load
 from relay.sources import DestinationTable, SourceTable
@@ -127,10 +132,59 @@ def test_each_provider_has_a_row_in_the_readme(provider: Provider) -> None:
 
 
 @each_provider
+def test_what_is_not_kept_changes_nothing(provider: Provider) -> None:
+    """A body is mapped without what `Provider.redact` takes out, and mapped again without it."""
+    for case in read_cases(provider, ROOT / "tests" / "mappers" / provider.name):
+        kept = replace(case.delivery, body=provider.redact(case.delivery.body))
+        source = source_of(provider)
+
+        assert map_delivery(provider, source, case.delivery, received_at_ms=START_MS) == map_delivery(
+            provider, source, kept, received_at_ms=START_MS
+        )
+
+
+@each_provider
+@given(body=st.binary() | st.text().map(str.encode))
+def test_no_bytes_keep_a_delivery_from_being_kept(provider: Provider, body: bytes) -> None:
+    assert isinstance(provider.redact(body), bytes)
+
+
+@each_provider
+def test_the_options_that_drafts_name_are_the_providers(provider: Provider) -> None:
+    drafts = [
+        draft for case in read_cases(provider, ROOT / "tests" / "mappers" / provider.name) for draft in case.drafts
+    ]
+
+    assert {draft["option"] for draft in drafts if "option" in draft} <= set(provider.options)
+    assert {draft["without"] for draft in drafts if "without" in draft} == provider.instead
+    assert provider.instead <= set(provider.options)
+
+
+@each_provider
 def test_each_mapped_type_has_a_case(provider: Provider) -> None:
     shown = {case.type for case in cases_of(provider, None)}
 
     assert set[str]() == set(provider.mappers) - shown
+
+
+VOCABULARY = (ROOT / "docs" / "adding-a-provider.md").read_text(encoding="utf-8").partition("## The vocabulary")[2]
+NAMES, KEYS = VOCABULARY.partition("\n## ")[0].split("What stands before the colon")
+
+
+@each_provider
+def test_the_words_of_a_case_are_in_the_vocabulary(provider: Provider) -> None:
+    """A new word is a decision: it is written into the guide's list."""
+    names, keys = set[str](), set[str]()
+    for case in read_cases(provider, ROOT / "tests" / "mappers" / provider.name):
+        for draft in case.drafts:
+            variants = draft.get("variants", {}).values()
+            names |= {draft["name"], *(variant["name"] for variant in variants)}
+            keys |= {key.partition(":")[0] for key in (*draft["once"], *(variant["once"] for variant in variants))}
+
+    assert (set[str](), set[str]()) == (
+        names - set(re.findall(r"`(\w+)`", NAMES)),
+        keys - set(re.findall(r"`([\w.]+)`", KEYS)),
+    )
 
 
 # --- mappers ----------------------------------------------------------------------------------------------------------
@@ -153,8 +207,9 @@ def imported(path: Path) -> set[str]:
 
 @each_mapper
 def test_a_mapper_imports_the_contract_and_the_standard_library_only(mapper: Path) -> None:
-    """A provider that is too long for one file may keep a part of it in `_<provider>_<part>.py`."""
-    own = {f"mappers.{part.stem}" for part in mapper.parent.glob(f"_{mapper.stem}_*.py")}
+    """A provider that is too long for one file may keep parts of it in `_<provider>_<part>.py`."""
+    whole = next((name for name in PROVIDERS if mapper.stem.startswith((name, f"_{name}_"))), mapper.stem)
+    own = {f"mappers.{part.stem}" for part in mapper.parent.glob(f"_{whole}_*.py")}
     foreign = {
         name
         for name in imported(mapper) - MAY_IMPORT - own

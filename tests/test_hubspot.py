@@ -10,8 +10,9 @@ import pytest
 
 from mappers.hubspot import provider
 from relay.contract import Accepted, Delivery, Reason, Refused
-from relay.rehearsal import Sent, rehearse
+from relay.rehearsal import Sent, rehearse, source_of
 from relay.store.schema import Outcome
+from relay.trial import try_mapping
 
 CASES = Path(__file__).parent / "mappers" / "hubspot"
 NOW_MS = 1_795_170_000_000
@@ -141,3 +142,58 @@ def test_a_signature_of_yesterday_is_refused() -> None:
     sent = provider.verifier.sign(Delivery(body=b"[]", headers={}, url=URL), "client secret", now_ms=NOW_MS)
 
     assert Refused(Reason.STALE) == provider.verifier.verify(sent, ("client secret",), now_ms=NOW_MS + 86_400_000)
+
+
+# --- a deal is like its contact ---------------------------------------------------------------------------------------
+
+ADDRESS = {"subscriptionType": "contact.propertyChange", "objectId": 256}
+
+
+def association(event_id: int) -> dict[str, Any]:
+    return {
+        "eventId": event_id, "subscriptionId": 2, "portalId": 62515, "occurredAt": NOW_MS, "attemptNumber": 0,
+        "subscriptionType": "deal.associationChange", "associationType": "DEAL_TO_CONTACT", "fromObjectId": 1,
+        "toObjectId": 256, "associationRemoved": False,
+    }  # fmt: skip
+
+
+def test_a_deal_is_of_whoever_its_contact_turns_out_to_be() -> None:
+    """Without an API key its association tells the contact's id, and something else, later, the address."""
+    (lost,) = told(
+        delivery([association(1)]),
+        delivery([change(2, "dealstage", "closedlost")]),
+        delivery([change(3, "email", "erika@example.com") | ADDRESS]),
+    )
+
+    assert hashlib.sha256(b"erika@example.com").hexdigest() == lost["user_id"]
+
+
+def test_who_asked_to_be_forgotten_is_behind_no_deal() -> None:
+    gone = {
+        "eventId": 9, "subscriptionId": 3, "portalId": 62515, "occurredAt": NOW_MS, "attemptNumber": 0,
+        "subscriptionType": "contact.privacyDeletion", "objectId": 256,
+    }  # fmt: skip
+    (lost,) = told(
+        delivery([association(1)]),
+        delivery([change(3, "email", "erika@example.com") | ADDRESS]),
+        delivery([gone]),
+        delivery([change(2, "dealstage", "closedlost")]),
+    )
+
+    assert "user_id" not in lost
+
+
+def test_an_amount_without_a_currency_is_in_that_of_the_source() -> None:
+    with rehearse(provider, currency="EUR") as stage:
+        life = stage.begin()
+        life.tell(delivery([change(1, "dealstage", "closedwon"), change(2, "amount", "1200.50")]))
+        life.finish()
+        (won,) = life.sent
+
+    assert ("1200.50", "EUR") == (str(won["revenue"]), won["currency"])
+
+
+def test_a_trial_shows_who_is_forgotten() -> None:
+    (tried,) = try_mapping(provider, source_of(provider), case("contact.privacyDeletion__asked"), now_ms=NOW_MS)
+
+    assert ((), ("62515/contact:256",)) == (tried.learned, tried.forgotten)

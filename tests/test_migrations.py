@@ -9,9 +9,12 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import text
 
 from relay.store.base import Store, StoreUnavailableError
+from relay.store.database import Database
 from relay.store.migrations import migrate, pending
+from relay.store.preparing import prepare_postgres
 from relay.store.schema import metadata
 from relay.store.sqlite import open_engine
+from tests import postgres_server
 
 
 def test_the_migrations_make_exactly_the_schema(tmp_path: Path) -> None:
@@ -37,6 +40,16 @@ def test_the_partial_indexes_are_those_of_the_schema(tmp_path: Path) -> None:
                                if not name.startswith("sqlite_autoindex_alembic")})  # fmt: skip
 
     assert statements[0] == statements[1]
+
+
+def test_so_they_do_on_postgresql(postgres: str) -> None:
+    own = {"inbox", "migrating"}  # made beside the migrations
+    with postgres_server.database(postgres, "relay_test_migrations") as url:
+        prepare_postgres(Database(url))
+
+        with Database(url).engine().connect() as connection:
+            differences = compare_metadata(MigrationContext.configure(connection), metadata)
+    assert [] == [one for one in differences if getattr(one[1], "name", None) not in own]
 
 
 def test_migrating_again_changes_nothing(tmp_path: Path) -> None:

@@ -15,11 +15,11 @@ import orjson
 import pytest
 
 from relay.certificates import Certificates
-from relay.contract import Answer, Delivery, Draft, Notification
+from relay.contract import Answer, Delivery, Draft, Notification, Provider, Verifier
 from relay.metrics import Metrics
 from relay.receiving import Receiver
 from relay.settings import load
-from relay.signatures import paypal_signature
+from relay.signatures import basic_auth, hmac_sha256, paypal_signature
 from relay.specimens import specimen
 from relay.store.base import Store, StoreUnavailableError, Verified
 from relay.store.inbox import inbox_path
@@ -376,6 +376,55 @@ async def test_a_client_that_hangs_up_midway_leaves_nothing(relay: RunningRelay)
 async def _breaking() -> AsyncIterator[bytes]:
     yield b"half of"
     raise httpx.WriteError(GONE)
+
+
+def receiver_of(provider: Provider, secret: str, store: Store, clock: Clock) -> httpx.AsyncClient:
+    """The hot path alone, with one source."""
+    environ = {"RELAY_ACME_SECRET": secret, "OAA_API_KEY": "oa_live_1", "OAA_PROJECT_ID": "42"}
+    sources = load({"acme": provider}, environ=environ, env_file=Path("/nowhere")).sources
+    receiver = Receiver(
+        sources=sources, providers={"acme": provider}, store=store, metrics=Metrics(), clock=clock,
+        wake=lambda: None, certificates=Certificates(clock=clock),
+    )  # fmt: skip
+    return httpx.AsyncClient(transport=httpx.ASGITransport(receiver), base_url="http://relay")
+
+
+@pytest.mark.parametrize(
+    "verifier, secret, asked",
+    [
+        (basic_auth(), "user:password", 'Basic realm="webhooks"'),
+        (hmac_sha256(header="X-Acme-Signature"), "acme_secret_1", None),
+    ],
+)
+async def test_who_may_authenticate_is_asked_to(
+    store: Store, clock: Clock, verifier: Verifier, secret: str, asked: str | None
+) -> None:
+    """Some send their user and password only then."""
+    async with receiver_of(replace(acme.make(), verifier=verifier), secret, store, clock) as http:
+        answer = await http.post("/webhooks/acme", content=b"{}")
+
+    assert (401, asked) == (answer.status_code, answer.headers.get("www-authenticate"))
+
+
+async def test_what_must_not_be_kept_is_taken_out_before_it_is_stored(store: Store, clock: Clock) -> None:
+    provider = acme.make()
+    provider.redact = lambda body: body.replace(b"hush", b"")
+    body = b'{"id":"n","type":"never","session":"hush"}'
+    async with receiver_of(provider, acme.SECRET, store, clock) as http:
+        answer = await http.post("/webhooks/acme", content=body, headers=acme.signed(body))
+    (kept,) = await store.inbox(limit=9)
+
+    assert (200, body.replace(b"hush", b"")) == (answer.status_code, kept.body)
+
+
+async def test_what_cannot_be_taken_out_is_not_taken_in(store: Store, clock: Clock) -> None:
+    provider = acme.make()
+    provider.redact = lambda body: bytes.fromhex(body.decode())  # raises
+    body = b'{"id":"n","type":"never"}'
+    async with receiver_of(provider, acme.SECRET, store, clock) as http:
+        answer = await http.post("/webhooks/acme", content=body, headers=acme.signed(body))
+
+    assert (429, []) == (answer.status_code, list(await store.inbox(limit=9)))
 
 
 class TestCertificates:

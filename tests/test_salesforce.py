@@ -70,3 +70,39 @@ def test_it_is_acknowledged_in_salesforces_words() -> None:
     (ack,) = ET.fromstring(answer.body).iter("{http://soap.sforce.com/2005/09/outbound}Ack")
 
     assert (200, "text/xml; charset=UTF-8", "true") == (answer.status, answer.content_type, ack.text)
+
+
+@pytest.mark.parametrize(
+    "session",
+    [
+        "<SessionId>00D58000000Ij2P!session</SessionId>",
+        '<x:SessionId xmlns:x="u">00D58000000Ij2P!session</x:SessionId>',
+    ],
+)
+def test_a_session_is_not_kept(session: str) -> None:
+    """It would let a reader of the store into Salesforce."""
+    sent = RAW.replace('<SessionId xsi:nil="true"/>', session).encode()
+    kept = provider.redact(sent)
+
+    assert (b"!session" in sent, b"!session" in kept) == (True, False)
+    assert provider.parse(kept) == provider.parse(sent)
+    assert provider.redact(RAW.encode()) == RAW.encode()
+
+
+@pytest.mark.parametrize(
+    "home, expected", [("EUR", ("5000.0", "EUR", None)), (None, (None, None, "5000.0"))], ids=["named", "not named"]
+)
+def test_an_amount_without_a_currency_is_in_that_of_the_source(home: str | None, expected: tuple[object, ...]) -> None:
+    raw = json.loads((CASES / "Opportunity__won_and_little_more.json").read_text(encoding="utf-8"))["raw"]
+    with rehearse(provider, currency=home) as stage:
+        life = stage.begin()
+        life.tell(Delivery(body=raw.encode(), headers={}))
+        life.finish()
+        (won,) = life.sent
+    amount = won["properties"].get("amount_in_home_currency")
+
+    assert expected == (_text(won.get("revenue")), won.get("currency"), _text(amount))
+
+
+def _text(amount: object) -> str | None:
+    return None if amount is None else str(amount)

@@ -10,7 +10,18 @@ import orjson
 import pytest
 from hypothesis import given, strategies as st
 
-from relay.contract import Draft, Learned, Notification, Person, UnmappableError, Variant, conversion, event, identify
+from relay.contract import (
+    HOME,
+    Draft,
+    Learned,
+    Notification,
+    Person,
+    UnmappableError,
+    Variant,
+    conversion,
+    event,
+    identify,
+)
 from relay.event import MAX_PROPERTIES, Event, check
 from relay.guard import Finding, inspect
 from relay.identity import FALLBACK_RANK, NOBODY_RANK
@@ -191,6 +202,27 @@ def test_all_digits_of_an_amount_leave() -> None:
 
     assert b'"revenue":12345678901234567.890,' in found.payload
     assert b'"discount":1.00' in found.payload
+
+
+@pytest.mark.parametrize("told", [None, HOME])
+def test_an_amount_without_a_currency_is_in_that_of_the_source(told: str | None) -> None:
+    found = sent(sale(currency=told), policy(currency="CHF"))
+
+    assert "CHF" == found["currency"]
+    assert "EUR" == sent(sale(currency="eur"), policy(currency="CHF"))["currency"]
+
+
+def test_an_amount_in_a_currency_that_nobody_tells_is_no_revenue() -> None:
+    """A guessed one would be worse."""
+    found, back = sent(sale(currency=HOME)), sent(refund(currency=HOME))
+
+    assert ("conversion", None, 19.99) == (
+        found["event_type"],
+        found.get("revenue"),
+        found["properties"]["amount_in_home_currency"],
+    )
+    assert ("event", 10.00) == (back["event_type"], back["properties"]["amount_in_home_currency"])
+    assert "currency" not in found | found["properties"] | back | back["properties"]
 
 
 def test_a_refund_is_an_event_with_an_amount() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from relay.contract import Draft, Notification, Provider, SecretShape, conversion, field
+from relay.contract import Api, Draft, Notification, Provider, SecretShape, conversion, field
 from relay.settings import Settings, SettingsError, load, mappers_dir
 from relay.signatures import hmac_sha256
 from relay.sources import Destination
@@ -168,6 +168,26 @@ def test_a_source_may_have_a_key_of_the_providers_api() -> None:
 
     assert (SecretStr("rk_1"), "http://127.0.0.1:9") == (source.api_key, source.api_base)
     assert (None, None) == (loaded(ACME).sources["acme"].api_key, loaded(ACME).sources["acme"].api_base)
+
+
+def test_an_api_that_is_elsewhere_for_each_account_needs_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = provider("acme")
+    own.api = Api()
+    monkeypatch.setitem(PROVIDERS, "acme", own)
+    key = ACME | {"RELAY_ACME_API_KEY": "rk_1"}
+
+    (problem,) = refused(key)
+    assert problem.startswith("RELAY_ACME_API_BASE is missing: each account of Acme has an address of its own. Set it")
+    assert loaded(key | {"RELAY_ACME_API_BASE": "https://shop.acme.example"}).sources["acme"].api_base
+    assert loaded(ACME).sources["acme"].api_key is None
+
+
+def test_a_source_has_a_currency_where_its_provider_tells_none() -> None:
+    toml = SOURCE + 'currency = "chf"\n'
+
+    assert "EUR" == loaded(ACME | {"RELAY_ACME_CURRENCY": "eur"}).sources["acme"].policy.currency
+    assert "CHF" == loaded({}, toml).sources["shop"].policy.currency
+    assert loaded(ACME).sources["acme"].policy.currency is None
 
 
 def test_the_pair_of_the_api_makes_the_destination_default() -> None:
@@ -351,6 +371,8 @@ def test_the_file_may_lie_elsewhere(folder: Path) -> None:
         ({"RELAY_ACME_ENABLE": "opens"}, "RELAY_ACME_ENABLE is set, but RELAY_ACME_SECRET is not"),
         ({"RELAY_ACME_API_KEY": "rk_1"}, "RELAY_ACME_API_KEY is set, but RELAY_ACME_SECRET is not, which makes the"),
         ({"RELAY_ACNE_API_KEY": "rk_1"}, "RELAY_ACNE_API_KEY: no provider is called 'acne'. Did you mean acme?"),
+        ({"RELAY_ACNE_CURRENCY": "EUR"}, "RELAY_ACNE_CURRENCY: no provider is called 'acne'. Did you mean acme?"),
+        (ACME | {"RELAY_ACME_CURRENCY": "XXY"}, "RELAY_ACME_CURRENCY must be a currency of ISO 4217, such as EUR"),
         ({"RELAY_LEMON_SQUEEZY_API_KEY": "x"}, "RELAY_LEMON_SQUEEZY_API_KEY is not a setting."),
         (ACME | {"RELAY_ACME_API_BASE": "api"}, "RELAY_ACME_API_BASE must be a URL that begins with https://"),
         (ACME | {"RELAY_ACME_ENABLE": "clicks"}, "RELAY_ACME_ENABLE: Acme has no option 'clicks'. Its options: opens."),

@@ -56,10 +56,14 @@ from relay.signatures import (
     paypal_signature,
     public_key,
     query_token,
+    salesforce_token,
     sns_signature,
     standard_webhooks,
+    stripe_signature,
+    takes_basic,
     timestamp_in_header,
     timestamped_list,
+    with_basic_auth,
 )
 from tests.subjects import DAY_S, ITEM, JSON, NOW, SUBJECTS, Subject
 
@@ -742,7 +746,7 @@ def test_sns_still_signs_with_sha1_where_nobody_has_changed_it() -> None:
     "verifier, secret, expected",
     [
         (paypal_signature(), "a webhook", "is no id of a webhook"),
-        (sns_signature(), "my-topic", "is no ARN of an SNS topic"),
+        (sns_signature(), "my-topic", "is neither an ARN of an SNS topic nor user:password"),
         (SUBJECTS["sendgrid"].verifier, "not a key", "is no public key for ECDSA P-256"),
         (SUBJECTS["sendgrid"].verifier, SUBJECTS["rsa"].specimen().secret, "is no public key for ECDSA P-256"),
         (SUBJECTS["ed25519"].verifier, "0a0a", "is no public key for Ed25519"),
@@ -884,3 +888,83 @@ def test_stripe_is_loaded_by_the_first_check_of_its_signature() -> None:
     )
 
     assert 0 == subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[1]).returncode
+
+
+# --- what is compared, asked for and tried ----------------------------------------------------------------------------
+
+
+def agreeing(body: bytes, **headers: str) -> Verdict:
+    verifier = SUBJECTS["klaviyo"].verifier
+    sent = verifier.sign(Delivery(body=body, headers={}), "key", now_ms=NOW)
+    kept = {name: text for name, text in sent.headers.items() if name != "klaviyo-webhook-id"}
+    return verifier.verify(replace(sent, headers={**kept, **headers}), ["key"], now_ms=NOW)
+
+
+@pytest.mark.parametrize(
+    "body, headers, is_right",
+    [
+        (b'{"meta": {"klaviyo_webhook_id": "a"}}', {"klaviyo-webhook-id": "a"}, True),
+        (b'{"meta": {"klaviyo_webhook_id": "a"}}', {"klaviyo-webhook-id": "b"}, False),
+        (b'{"meta": {"klaviyo_webhook_id": "a"}}', {}, False),
+        (b"{}", {"klaviyo-webhook-id": "a"}, False),
+        (b"{}", {}, True),
+    ],
+)
+def test_where_one_of_two_that_must_agree_speaks_the_other_must(
+    body: bytes, headers: dict[str, str], *, is_right: bool
+) -> None:
+    assert (Accepted(0) if is_right else Refused(Reason.MISMATCH)) == agreeing(body, **headers)
+
+
+def test_either_signs_as_the_first_that_can() -> None:
+    """Mailgun's JSON and its form of old have their signature in two places."""
+    verifier = mailgun_signature()
+    for body in (b'{"event-data": {}}', b"event=opened"):
+        sent = verifier.sign(Delivery(body=body, headers={}), "key", now_ms=NOW)
+        assert Accepted(0) == verifier.verify(sent, ["key"], now_ms=NOW)
+
+
+@pytest.mark.parametrize(
+    "verifier, expected",
+    [
+        (basic_auth(), True),
+        (with_basic_auth(adyen_items()), True),
+        (sns_signature(), True),
+        (either(hmac_sha256(header="X-Signature"), basic_auth()), True),
+        (either(hmac_sha256(header="X-Signature"), bearer()), False),
+        (stripe_signature(), False),
+    ],
+)
+def test_it_is_known_where_basic_authentication_is_taken(verifier: Verifier, *, expected: bool) -> None:
+    assert expected == takes_basic(verifier)
+
+
+ORGANIZATION = "00D58000000Ij2P"
+MESSAGE = b"<notifications><OrganizationId>00D58000000Ij2PEAS</OrganizationId></notifications>"
+
+
+@pytest.mark.parametrize(
+    "secret, body, is_right",
+    [
+        ("hush", MESSAGE, True),
+        (f"hush:{ORGANIZATION}", MESSAGE, True),
+        (f"hush:{ORGANIZATION}EAS", MESSAGE, True),
+        (f"hush:{ORGANIZATION}", MESSAGE.replace(b"Id>", b'Id xmlns="urn:x">', 1), True),
+        ("hush:00D58000000Other", MESSAGE, False),
+        (f"hush:{ORGANIZATION}", b"<a/>", False),
+        (f"hush:{ORGANIZATION}", MESSAGE + MESSAGE.replace(b"Ij2P", b"Xx2P"), False),
+        (f"other:{ORGANIZATION}", MESSAGE, False),
+    ],
+)
+def test_a_token_of_salesforce_may_be_for_one_organization(secret: str, body: bytes, *, is_right: bool) -> None:
+    sent = Delivery(body=body, headers={}, query="token=hush")
+
+    assert (Accepted(0) if is_right else Refused(Reason.MISMATCH)) == salesforce_token().verify(
+        sent, [secret], now_ms=NOW
+    )
+
+
+def test_two_organizations_may_share_a_token() -> None:
+    sent = Delivery(body=MESSAGE, headers={}, query="token=hush")
+
+    assert Accepted(1) == salesforce_token().verify(sent, ["hush:00D580000000000", f"hush:{ORGANIZATION}"], now_ms=NOW)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from secrets import token_bytes
 from typing import Any
 
@@ -13,18 +12,23 @@ import orjson
 import pytest
 from sqlalchemy import Engine, event
 
-from relay.contract import Learned, Person, Variant
+from relay.contract import Forgotten, Learned, Person, Variant
 from relay.identity import hash_email
 from relay.store import open_store
 from relay.store.base import Arrival, Batch, Bookmark, DestinationState, Inboxed, Mapped, Store, Verified
 from relay.store.bodies import read
 from relay.store.schema import EventState, Outcome
-from relay.store.sqlite import open_engine
 from relay.vault import Vault
 from tests.conftest import STORE_KEY
 from tests.things import DAY, NOON, Clock, arrival, mapped, purchase, sale
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def backend(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
 
 
 async def claim(store: Store, limit: int = 1000, owner: str = "me", destination: str = "default") -> Batch:
@@ -59,12 +63,12 @@ def unboxed(one: Inboxed, *notifications: Mapped) -> Arrival:
 
 class TestTheInbox:
     async def test_what_was_taken_is_there_when_the_store_opens_again(
-        self, store: Store, tmp_path: Path, clock: Clock
+        self, store: Store, database_url: str, clock: Clock
     ) -> None:
         await store.take(taken(1, secret=1))
         await store.close()
 
-        again = await open_store(f"sqlite:///{tmp_path / 'relay.db'}", vault=Vault([STORE_KEY]), clock=clock)
+        again = await open_store(database_url, vault=Vault([STORE_KEY]), clock=clock)
         (found,) = await again.inbox(limit=10)
         await again.close()
 
@@ -125,21 +129,17 @@ class TestTheInbox:
         (kept,) = await store.unmapped(outcome=Outcome.FAILED)
         assert kept.body == b"1"
 
-    async def test_bodies_that_came_together_are_kept_together_and_read_one_by_one(
-        self, store: Store, tmp_path: Path
-    ) -> None:
+    async def test_bodies_that_came_together_are_kept_together_and_read_one_by_one(self, store: Store) -> None:
         await asyncio.gather(*(store.take(taken(number)) for number in range(5)))
         found = await store.inbox(limit=10)
 
         await store.unbox(found, [unboxed(one, mapped(int(one.body), purchase(int(one.body)))) for one in found])
 
-        with open_engine(tmp_path / "relay.db", reading=True).connect() as connection:
+        with store._reading.connect() as connection:  # type: ignore[attr-defined]
             kept = [read(connection, Vault([STORE_KEY]), one.delivery) for one in found]
         assert kept == [(one.headers, one.body) for one in found]
 
-    async def test_what_the_retention_keeps_not_is_gone_with_its_bundle(
-        self, store: Store, tmp_path: Path, clock: Clock
-    ) -> None:
+    async def test_what_the_retention_keeps_not_is_gone_with_its_bundle(self, store: Store, clock: Clock) -> None:
         await asyncio.gather(store.take(taken(1)), store.take(taken(2)))
         first, second = await store.inbox(limit=10)
         parked = unboxed(second, mapped(2, outcome=Outcome.NOT_MAPPED))
@@ -149,15 +149,15 @@ class TestTheInbox:
         while await store.prune(bodies_before_ms=NOON + 7 * DAY, keys_before_ms=NOON - DAY):
             pass
 
-        with open_engine(tmp_path / "relay.db", reading=True).connect() as connection:
+        with store._reading.connect() as connection:  # type: ignore[attr-defined]
             kept = [read(connection, Vault([STORE_KEY]), one.delivery) for one in (first, second)]
         assert kept == [None, (second.headers, second.body)]
 
-    async def test_one_whose_key_is_gone_says_so(self, store: Store, tmp_path: Path, clock: Clock) -> None:
+    async def test_one_whose_key_is_gone_says_so(self, store: Store, database_url: str, clock: Clock) -> None:
         await store.take(taken(1))
         await store.close()
 
-        other = await open_store(f"sqlite:///{tmp_path / 'relay.db'}", vault=Vault([b"o" * 32]), clock=clock)
+        other = await open_store(database_url, vault=Vault([b"o" * 32]), clock=clock)
         (found,) = await other.inbox(limit=10)
         await other.close()
 
@@ -554,6 +554,117 @@ class TestJoining:
 
         payload = orjson.loads((await claim(store)).events[0].payload)
         assert payload["user_id"] == hash_email("late@example.com")
+
+
+async def user_behind(store: Store, key: str, number: int) -> tuple[str | None, str | None]:
+    """Whose an event is that joins only this, and where they came from."""
+    await store.accept(arrival(mapped(number, purchase(number, person=Person(), joins=(key,)))))
+    payload = orjson.loads((await claim(store)).events[-1].payload)
+    return payload.get("user_id"), payload["properties"].get("utm_source")
+
+
+class TestFollowing:
+    """A deal is like its contact, who may have other deals, and of whom it may not be the only one."""
+
+    link = Learned(keys=("deal:1",), like=("contact:1",))
+
+    @pytest.mark.parametrize("link_comes_first", [True, False])
+    async def test_what_follows_gets_to_know_what_it_is_like(self, store: Store, *, link_comes_first: bool) -> None:
+        facts = [self.link, customer("a@example.com", "contact:1")]
+        for number, fact in enumerate(facts if link_comes_first else reversed(facts)):
+            await store.accept(arrival(mapped(number, learned=[fact])))
+
+        assert await user_behind(store, "deal:1", 9) == (hash_email("a@example.com"), "news")
+
+    async def test_both_may_come_in_one_commit(self, store: Store) -> None:
+        facts = [arrival(mapped(1, learned=[self.link])), arrival(mapped(2, learned=[customer("a@b.c", "contact:1")]))]
+        await asyncio.gather(*map(store.accept, facts))
+
+        assert await user_behind(store, "deal:1", 9) == (hash_email("a@b.c"), "news")
+
+    async def test_it_tells_nothing_back(self, store: Store) -> None:
+        for number, fact in enumerate([self.link, customer("other@example.com", "deal:1", marks=["told"])]):
+            await store.accept(arrival(mapped(number, learned=[fact])))
+
+        assert await user_behind(store, "contact:1", 9) == (None, None)
+        assert await user_behind(store, "deal:1", 10) == (hash_email("other@example.com"), "news")
+
+    async def test_a_mark_is_of_the_thing_itself(self, store: Store) -> None:
+        trial = customer("a@example.com", "contact:1", marks=["told"])
+        for number, fact in enumerate([self.link, trial]):
+            await store.accept(arrival(mapped(number, learned=[fact])))
+        told = await store.accept(arrival(mapped(9, purchase(9, joins=("deal:1",), unless=("told",)))))
+
+        assert (told.events, told.duplicates) == (1, 0)
+
+    async def test_an_event_that_waits_for_it_leaves_when_the_other_is_known(self, store: Store) -> None:
+        waiting = purchase(1, person=Person(), joins=("deal:1",), waits=True)
+        await store.accept(arrival(mapped(1, waiting, wait_until_ms=NOON + 1000)))
+        await store.accept(arrival(mapped(2, learned=[self.link])))
+        assert await nothing_to_claim(store)
+
+        await store.accept(arrival(mapped(3, learned=[customer("a@example.com", "contact:1")])))
+
+        assert orders(await claim(store)) == ["order_1"]
+
+    async def test_a_link_alone_is_no_answer(self, store: Store) -> None:
+        waiting = purchase(1, person=Person(), joins=("contact:1",), waits=True)
+        await store.accept(arrival(mapped(1, waiting, wait_until_ms=NOON + 1000)))
+        await store.accept(arrival(mapped(2, learned=[self.link])))
+
+        assert await nothing_to_claim(store)
+
+    async def test_names_of_one_thing_are_followed_together(self, store: Store) -> None:
+        merged = Learned(keys=("contact:1", "contact:2"), same=True)
+        for number, fact in enumerate([self.link, merged, customer("a@example.com", "contact:2")]):
+            await store.accept(arrival(mapped(number, learned=[fact])))
+
+        assert await user_behind(store, "deal:1", 9) == (hash_email("a@example.com"), "news")
+
+    async def test_it_is_heard_along_a_chain_and_around_a_ring(self, store: Store) -> None:
+        links = [Learned(keys=(f"link:{n}",), like=(f"link:{(n + 1) % 3}",)) for n in range(3)]
+        for number, fact in enumerate([*links, customer("a@example.com", "link:2")]):
+            await store.accept(arrival(mapped(number, learned=[fact])))
+
+        assert await user_behind(store, "link:0", 9) == (hash_email("a@example.com"), "news")
+
+
+class TestForgetting:
+    link = Learned(keys=("deal:1",), like=("contact:1",))
+
+    async def told(self, store: Store, *facts: Learned | Forgotten) -> None:
+        for number, fact in enumerate(facts):
+            await store.accept(arrival(mapped(f"fact_{number}", learned=[fact])))
+
+    async def test_nobody_is_known_any_more(self, store: Store) -> None:
+        await self.told(store, customer("a@example.com", "contact:1"), Forgotten(keys=("contact:1",)))
+
+        assert await user_behind(store, "contact:1", 9) == (None, None)
+
+    async def test_nor_under_another_name_of_theirs_nor_behind_what_followed_them(self, store: Store) -> None:
+        merged = Learned(keys=("contact:1", "contact:2"), same=True)
+        known = customer("a@example.com", "contact:1")
+        await self.told(store, self.link, merged, known, Forgotten(keys=("contact:2",)))
+
+        assert await user_behind(store, "contact:1", 8) == (None, None)
+        assert await user_behind(store, "deal:1", 9) == (None, None)
+
+    async def test_what_followed_them_and_is_somebody_elses_stays(self, store: Store) -> None:
+        other = customer("other@example.com", "deal:1")
+        await self.told(store, self.link, customer("a@example.com", "contact:1"), other, Forgotten(keys=("contact:1",)))
+
+        assert await user_behind(store, "deal:1", 9) == (hash_email("other@example.com"), "news")
+
+    async def test_of_whom_nothing_is_known_there_is_nothing_to_forget(self, store: Store) -> None:
+        await self.told(store, Forgotten(keys=("contact:1",)))
+
+        assert await user_behind(store, "contact:1", 9) == (None, None)
+
+    async def test_who_comes_back_is_known_again(self, store: Store) -> None:
+        known = customer("a@example.com", "contact:1")
+        await self.told(store, known, Forgotten(keys=("contact:1",)), known)
+
+        assert await user_behind(store, "contact:1", 9) == (hash_email("a@example.com"), "news")
 
 
 class TestKeeping:

@@ -310,6 +310,7 @@ def test_the_page_works_with_the_guides_mapper(tmp_path: Path) -> None:
     guide = (DOCS / "adding-a-provider.md").read_text(encoding="utf-8")
     (tmp_path / "acme_pay.py").write_text(blocks(guide, "python")[0])
     (tmp_path / "test_acme_pay.py").write_text(blocks(PAGE, "python")[0])
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")  # so that none of a folder above is found
     for folder, name, content in (
         ("cases", "payment.captured__card", blocks(guide, "json")[0]),
         ("scenarios", "sale_and_refund", blocks(PAGE, "json")[0]),

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from relay.contract import Draft, Learned, Notification, Person, conversion
-from relay.sealing import Entity, Sealed, SourcePolicy, learn, seal
+from relay.contract import Draft, Forgotten, Learned, Notification, Person, conversion
+from relay.sealing import Entity, Sealed, SourcePolicy, forget, learn, seal
 from relay.store.base import Arrival, Mapped, Outgoing
 from relay.store.schema import Outcome
 
@@ -56,7 +56,7 @@ def sealed(draft: Draft, number: int | str = 1, policy: SourcePolicy = POLICY) -
 def mapped(
     number: int | str,
     *drafts: Draft,
-    learned: Sequence[Learned] = (),
+    learned: Sequence[Learned | Forgotten] = (),
     outcome: Outcome = Outcome.MAPPED,
     wait_until_ms: int | None = None,
     destination: str = "default",
@@ -79,7 +79,9 @@ def mapped(
     )
 
 
-def entity(fact: Learned, number: int | str = 1) -> Entity:
+def entity(fact: Learned | Forgotten, number: int | str = 1) -> Entity:
+    if isinstance(fact, Forgotten):
+        return forget(fact, notification(number))
     return learn(fact, notification(number), POLICY)
 
 

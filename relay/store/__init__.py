@@ -5,17 +5,31 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from relay.ids import RowIds
+from relay.store.backend import Inbox
 from relay.store.base import Store, StoreUnavailableError
 from relay.store.migrations import migrate
+from relay.store.pacing import Pace
 from relay.store.sql import SqlStore
 from relay.store.turns import Turns
 from relay.vault import Vault
 
+if TYPE_CHECKING:
+    from relay.store.bell import Bell
+
 _SQLITE = "sqlite:///"
+_POSTGRES = ("postgresql://", "postgres://")
+#: For so long a batch is settled again and again while the database is away, in seconds.
+_SETTLES_FOR_S = 120
+
+
+def is_shared(url: str) -> bool:
+    """Whether any number of replicas may use this database at once."""
+    return url.startswith(_POSTGRES)
 
 
 def sqlite_path(url: str) -> Path:
@@ -37,6 +51,9 @@ def prepare(url: str) -> None:
 
     Raises `StoreUnavailableError` with the reason where it cannot be written. Leaves no connection and no thread.
     """
+    if is_shared(url):
+        _prepare_postgres(url)
+        return
     from relay.store.inbox import prepare_inbox  # noqa: PLC0415  only the backend in use is imported
     from relay.store.sqlite import open_engine  # noqa: PLC0415
 
@@ -50,6 +67,20 @@ def prepare(url: str) -> None:
         raise StoreUnavailableError(msg) from error
 
 
+def _prepare_postgres(url: str) -> None:
+    from psycopg import Error  # noqa: PLC0415  only the backend in use is imported
+
+    from relay.store.database import Database  # noqa: PLC0415
+    from relay.store.preparing import prepare_postgres  # noqa: PLC0415
+
+    try:
+        prepare_postgres(Database(url))
+    except (Error, SQLAlchemyError) as error:
+        origin = str(getattr(error, "orig", None) or error).strip()
+        msg = f"the database cannot be opened: {origin.splitlines()[0] if origin else type(error).__name__}"
+        raise StoreUnavailableError(msg) from error
+
+
 async def open_store(
     url: str,
     *,
@@ -58,14 +89,23 @@ async def open_store(
     hold: bool = False,
     observe_group: Callable[[int], None] | None = None,
     node: int | None = None,
+    pace: Pace | None = None,
+    spool: Path | None = None,
+    spool_min_free_mb: int = 0,
 ) -> Store:
     """Open the store at this URL, making and migrating it where needed.
 
     `hold`: keep batches that are in doubt for a person. `observe_group` is told the size of each commit group. `node`:
-    the number of this process, where several take turns with one file, which is prepared already. Raises
-    `StoreUnavailableError` with the reason where it cannot be written.
+    the number of this process, where several take turns with one file, which is prepared already. `pace`: how fast each
+    destination is called. `spool`: the file of what comes while a PostgreSQL is away, as long as so much of its disk is
+    free. Raises `StoreUnavailableError` with the reason where it cannot be written.
     """
-    from relay.store.inbox import Inbox, inbox_path  # noqa: PLC0415  only the backend in use is imported
+    if is_shared(url):
+        return await _open_postgres(
+            url, vault=vault, clock=clock, hold=hold, observe_group=observe_group, pace=pace, spool=spool,
+            spool_min_free_mb=spool_min_free_mb,
+        )  # fmt: skip
+    from relay.store.inbox import Inbox as FileInbox, inbox_path  # noqa: PLC0415  only the backend in use is imported
     from relay.store.sqlite import SQLiteStatements, open_engine  # noqa: PLC0415
 
     if node is None:
@@ -76,11 +116,62 @@ async def open_store(
         writing=open_engine(path),
         reading=open_engine(path, reading=True),
         statements=SQLiteStatements(),
-        inbox=Inbox(inbox, vault=vault.twin(), ids=ids.beside(), observe=observe_group,
+        inbox=FileInbox(inbox, vault=vault.twin(), ids=ids.beside(), observe=observe_group,
                     turns=Turns(inbox) if shares else None),
         vault=vault,
         clock=clock,
         hold=hold,
         ids=ids,
         turns=Turns(path) if shares else None,
+        pace=pace,
     )  # fmt: skip
+
+
+async def _open_postgres(
+    url: str,
+    *,
+    vault: Vault,
+    clock: Callable[[], int],
+    hold: bool,
+    observe_group: Callable[[int], None] | None,
+    pace: Pace | None,
+    spool: Path | None,
+    spool_min_free_mb: int,
+) -> Store:
+    from relay.store.database import Database  # noqa: PLC0415  only the backend in use is imported
+    from relay.store.postgres import PostgresStatements, SharedRowIds, shared_vault  # noqa: PLC0415
+    from relay.store.postgres_inbox import PostgresInbox  # noqa: PLC0415
+
+    await asyncio.to_thread(prepare, url)
+    database, ids = Database(url), SharedRowIds(clock)
+    inbox: Inbox = (direct := PostgresInbox(database, vault=vault.twin(), ids=ids.beside(), observe=observe_group))
+    if spool is not None:
+        from relay.store.spool import Spool  # noqa: PLC0415
+
+        try:
+            inbox = Spool(
+                direct, spool, vault=shared_vault(vault), ids=SharedRowIds(clock), min_free_mb=spool_min_free_mb
+            )
+        except StoreUnavailableError:
+            await direct.close()
+            raise
+    return SqlStore(
+        writing=database.engine(),
+        reading=database.engine(kept=True),
+        statements=PostgresStatements(),
+        inbox=inbox,
+        vault=shared_vault(vault),
+        clock=clock,
+        hold=hold,
+        ids=ids,
+        settles_for_s=_SETTLES_FOR_S,
+        pace=pace,
+    )
+
+
+def open_bell(url: str) -> Bell:
+    """The bell of the replicas on this database, for the event loop that runs."""
+    from relay.store.bell import Bell  # noqa: PLC0415  only the backend in use is imported
+    from relay.store.database import Database  # noqa: PLC0415
+
+    return Bell(Database(url))

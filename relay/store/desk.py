@@ -80,6 +80,12 @@ class Desk:
             .limit(limit)
         ).scalars().all()  # fmt: skip
 
+    def kept(self, connection: Connection, delivery: int) -> Kept | None:
+        """A delivery with what of it is parked; None where nothing is, or where its body is gone."""
+        held = select(deliveries.c.id).where(deliveries.c.id == delivery, deliveries.c.content.is_not(None))
+        kept = self._kept(connection, delivery) if connection.execute(held).first() is not None else None
+        return kept if kept is not None and kept.notifications else None
+
     def _kept(self, connection: Connection, delivery: int) -> Kept | None:
         row = connection.execute(select(deliveries).where(deliveries.c.id == delivery)).mappings().one()
         try:

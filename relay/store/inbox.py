@@ -13,23 +13,27 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import TypeVar
 
 import orjson
 from sqlalchemy import Connection
 
 from relay.ids import RowIds, made_at_ms
-from relay.store.base import Inboxed, StoreUnavailableError, Verified
+from relay.store.base import Arrival, InboxDepth, Inboxed, Receipt, StoreUnavailableError, Verified
 from relay.store.bodies import pack, pack_all, unpack, unpack_all
 from relay.store.sqlite import cursor_of, open_engine
 from relay.store.turns import Turns
 from relay.store.writer import Writer, is_outage
 from relay.vault import Vault, VaultError
 
+T = TypeVar("T")
+
 _TABLE = """
 CREATE TABLE IF NOT EXISTS inbox (id INTEGER NOT NULL PRIMARY KEY, deliveries INTEGER NOT NULL, content BLOB NOT NULL)
 """
 _INSERT = "INSERT INTO inbox (id, deliveries, content) VALUES (?, ?, ?)"
 _OLDEST = "SELECT id, deliveries, content FROM inbox ORDER BY id LIMIT ?"
+DEPTH = "SELECT coalesce(sum(deliveries), 0), min(id) FROM inbox"
 _DROP = "DELETE FROM inbox WHERE id IN (SELECT value FROM json_each(?))"
 #: The most bytes of bodies in one bundle, but for a body that is larger alone.
 _MOST_BYTES = 1_000_000
@@ -93,8 +97,21 @@ class Inbox:
 
     async def oldest(self, limit: int) -> Sequence[Inboxed]:
         """Bundles with about as many deliveries. Raises `StoreUnavailableError`."""
+        return await self._read(lambda: self._oldest(limit))
+
+    async def depth(self, read: object = None) -> InboxDepth:
+        """How many there are, and since when. Raises `StoreUnavailableError`."""
+        del read  # it reads another file
+        return await self._read(self._depth)
+
+    def _depth(self) -> InboxDepth:
+        with self._reading.connect() as connection, closing(cursor_of(connection)) as cursor:
+            deliveries, oldest = cursor.execute(DEPTH).fetchone()
+        return InboxDepth(deliveries=deliveries, oldest_ms=None if oldest is None else made_at_ms(oldest))
+
+    async def _read(self, job: Callable[[], T]) -> T:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._reader, self._oldest, limit)
+            return await asyncio.get_running_loop().run_in_executor(self._reader, job)
         except Exception as error:
             if is_outage(error):
                 raise StoreUnavailableError(str(error)) from error
@@ -119,6 +136,19 @@ class Inbox:
             return [Inboxed(delivery=row, bundle=row, source="", received_at_ms=made_at_ms(row), secret=0, headers={},
                             body=content, trouble=str(error))]  # fmt: skip
         return [_inboxed(row, delivery, plain) for delivery, plain in bundle.items()]
+
+    async def unbox(
+        self,
+        found: Sequence[Inboxed],
+        arrivals: Sequence[Arrival],
+        *,
+        write: Callable[[Connection, Sequence[Arrival]], list[Receipt]],
+        writer: Writer[Arrival, Receipt],
+    ) -> list[Receipt]:
+        """Write what was made of these, then forget them."""
+        receipts = await writer.run(lambda connection: write(connection, arrivals))
+        await self.drop({one.bundle for one in found})
+        return receipts
 
     async def drop(self, bundles: Iterable[int]) -> None:
         """Forget these: they are mapped."""

@@ -6,15 +6,15 @@ arrival. Pure: both backends write the same rows, each in its own way.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
 
-from relay.identity import FALLBACK_RANK
+from relay.identity import FALLBACK_RANK, NOBODY_RANK
 from relay.ids import RowIds, made_at_ms
 from relay.joining import complete, dump_waiting, is_told_elsewhere
-from relay.sealing import Entity, Sealed
+from relay.sealing import FOLLOWER, Entity, Sealed
 from relay.store.base import Arrival, Mapped, Outgoing, Receipt
 from relay.store.bodies import pack, pack_all
 from relay.store.schema import KEPT, EventState, Outcome
@@ -85,8 +85,13 @@ def wanted_entities(arrivals: Iterable[Arrival]) -> list[Key]:
             for outgoing in mapped.events:
                 wanted.extend((arrival.source, key) for key in outgoing.sealed.joins)
             for learned in mapped.learned:
-                wanted.extend((arrival.source, key) for key in learned.keys)
+                wanted.extend((arrival.source, key) for key in (*learned.keys, *learned.like))
     return wanted
+
+
+def plain(name: str) -> str:
+    """The key that stands among the names of an entity."""
+    return name.removeprefix(FOLLOWER)
 
 
 class Ledger:
@@ -103,6 +108,15 @@ class Ledger:
         self.before = dict(known)
         self.relies_on: set[Key] = set()
         self.rows = Rows()
+
+    @property
+    def taken(self) -> Mapping[Key, int]:
+        """The keys that are taken by now, and by what."""
+        return self._taken
+
+    def entities_of(self, source: str, sealed: Sealed) -> Sequence[Entity]:
+        """What is known of the entities that it joins."""
+        return self._entities(source, sealed)
 
     def take(self, arrival: Arrival) -> Receipt:
         """A delivery, its notifications and all that they tell."""
@@ -166,6 +180,13 @@ class Ledger:
     def _learn(self, source: str, learned: Entity) -> None:
         known, learned_now = self._known, self.rows.entities
         self.relies_on.update((source, name) for name in learned.keys)
+        if learned.is_forgotten:
+            self._forget(source, learned)
+            return
+        if learned.like:
+            learned = self._followed(source, learned)
+            if learned.user_id is None and not (learned.attribution or learned.marks or learned.names):
+                return  # nothing yet: what is followed will tell
         if not learned.names and not any((source, name) in known for name in learned.keys):
             for name in learned.keys:
                 known[source, name] = learned_now[source, name] = learned
@@ -180,12 +201,39 @@ class Ledger:
             if name in done:
                 continue
             done.add(name)
-            self.relies_on.add((source, name))
-            entity = self._known.get((source, name))
-            better = learned if entity is None else entity.merged(learned)
-            if better != entity:
-                self._known[source, name] = self.rows.entities[source, name] = better
-            todo.extend(better.names)
+            entity = self._known.get((source, plain(name)))
+            told = _for_a_follower(learned, plain(name)) if _is_follower(name) else learned
+            better = told if entity is None else entity.merged(told)
+            self._know(source, plain(name), better)
+            todo.extend(_reached(name, better))
+
+    def _know(self, source: str, name: str, entity: Entity) -> None:
+        self.relies_on.add((source, name))
+        if entity != self._known.get((source, name)):
+            self._known[source, name] = self.rows.entities[source, name] = entity
+
+    def _followed(self, source: str, learned: Entity) -> Entity:
+        """With what is known of those that it is like; they name it, so that it hears of what they learn."""
+        followers = frozenset(FOLLOWER + key for key in learned.keys)
+        for name in learned.like:
+            nobody = Entity(keys=(name,), user_id=None, rank=NOBODY_RANK, attribution={})
+            entity = self._known.get((source, name), nobody)
+            self._know(source, name, replace(entity, names=entity.names | followers))
+            learned = learned.merged(_for_a_follower(entity, name))
+        return replace(learned, like=())
+
+    def _forget(self, source: str, forgotten: Entity) -> None:
+        """Nobody is behind these keys, their namesakes, and those of their followers that knew the same person."""
+        todo, done, gone = [*forgotten.keys], set[str](), set[str | None]()
+        while todo:
+            name = todo.pop(0)
+            entity = self._known.get((source, plain(name)))
+            if entity is None or name in done or (_is_follower(name) and entity.user_id not in gone):
+                continue
+            done.add(name)
+            gone.add(entity.user_id)
+            self._know(source, plain(name), replace(entity, user_id=None, rank=NOBODY_RANK, attribution={}))
+            todo = sorted([*todo, *_reached(name, entity)], key=_is_follower)  # by then all of the person's are gone
 
     def _tell(self, source: str, notification: int, outgoing: Outgoing, receipt: Receipt) -> None:
         sealed = outgoing.sealed
@@ -204,13 +252,14 @@ class Ledger:
             receipt.destinations.add(outgoing.destination)
         receipt.events += 1
         self.rows.events.append(
-            (event, notification, source, outgoing.destination, sealed.event_id, sealed.event.event_name, state.value,
+            (event, notification, source, outgoing.destination, sealed.event_id, name_of(sealed), state.value,
              sealed.payload, pieces, due)
         )  # fmt: skip
 
     def awaited(self, source: str, sealed: Sealed) -> list[str]:
         """What the event waits for and is not known yet."""
-        return [key for key in sealed.waits_for if not _is_known(self._known.get((source, key)))]
+        wanted = dict.fromkeys(sealed.waits_for)
+        return [key for key in wanted if not _is_known(self._known.get((source, key)))]
 
     def release(self, source: str, notification: int, event: int, sealed: Sealed) -> Sealed | None:
         """A waiting event as it leaves now; None where its fact was told meanwhile."""
@@ -230,7 +279,7 @@ class Ledger:
             key, event = sealed.once[0], NO_EVENT
         else:
             return False
-        self.rows.duplicates.append((self._ids.next(), notification, source, sealed.event.event_name, key, event))
+        self.rows.duplicates.append((self._ids.next(), notification, source, name_of(sealed), key, event))
         return True
 
     def _entities(self, source: str, sealed: Sealed) -> list[Entity]:
@@ -246,12 +295,31 @@ class Ledger:
         return sealed
 
 
+def name_of(sealed: Sealed) -> str:
+    """Its name; of an event without one, its type."""
+    return sealed.event.event_name or sealed.event.event_type
+
+
 def _told_by_the_best(learned: Entity, known: Sequence[Entity]) -> Entity:
     """All keys of one fact belong to one person: whoever is known of one of them by a better rule is that person."""
     best = min((entity for entity in known if entity.user_id is not None), key=lambda entity: entity.rank, default=None)
     if best is None or best.rank >= learned.rank:
         return learned
     return replace(learned, user_id=best.user_id, rank=best.rank)
+
+
+def _is_follower(name: str) -> bool:
+    return name.startswith(FOLLOWER)
+
+
+def _reached(name: str, entity: Entity) -> Iterable[str]:
+    """The names of what hears of it through this entity. Whatever hears through a follower is one."""
+    return [FOLLOWER + plain(other) for other in entity.names] if _is_follower(name) else entity.names
+
+
+def _for_a_follower(entity: Entity, name: str) -> Entity:
+    """Who it is and where from; not what the thing itself is."""
+    return replace(entity, keys=(name,), marks=frozenset(), names=frozenset())
 
 
 def _is_known(entity: Entity | None) -> bool:

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, RowMapping, Select, bindparam, delete, insert, literal_column, select
+from sqlalchemy import Connection, RowMapping, Select, bindparam, delete, literal_column, select
+from sqlalchemy.dialects import postgresql, sqlite
 
 from relay.ids import first_at, made_at_ms
 from relay.joining import load_waiting
@@ -120,9 +121,13 @@ def bookmarks_under(connection: Connection, *, prefix: str) -> dict[str, Bookmar
 
 
 def set_bookmark(connection: Connection, name: str, position: str | None, *, now_ms: int) -> None:
-    connection.execute(delete(bookmarks).where(bookmarks.c.name == name))
-    if position is not None:
-        connection.execute(insert(bookmarks).values(name=name, position=position, noted_at_ms=now_ms))
+    if position is None:
+        connection.execute(delete(bookmarks).where(bookmarks.c.name == name))
+        return
+    values = {"position": position, "noted_at_ms": now_ms}
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    new = dialect.insert(bookmarks).values(name=name, **values)
+    connection.execute(new.on_conflict_do_update(index_elements=["name"], set_=values))
 
 
 def _pieces(things: Sequence[Any]) -> Iterator[Sequence[Any]]:

@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 
 import orjson
 from sqlalchemy import ColumnElement, Connection, bindparam, func, literal_column, select, update
-from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql import Select
 
 from relay.ids import RowIds
 from relay.store.base import Batch, BatchEvent, DestinationState
+from relay.store.pacing import Pacing
 from relay.store.schema import BatchState, EventState, batches, destinations, events
 
 
@@ -39,7 +40,8 @@ def _listed(ids: Sequence[int]) -> dict[str, object]:
 class Outbox:
     """The statements of one dialect."""
 
-    def __init__(self, *, dialect: str, ids: RowIds, clock: Callable[[], int]) -> None:
+    def __init__(self, *, dialect: str, ids: RowIds, clock: Callable[[], int], pacing: Pacing) -> None:
+        self._pacing = pacing
         self._dialect = dialect
         self._ids = ids
         self._clock = clock
@@ -55,6 +57,7 @@ class Outbox:
             .limit(1)
             .with_for_update(skip_locked=True)
         )
+        self._due_and_not_sent = self._due.where(batches.c.state != BatchState.SENDING)
         self._fresh = (
             select(events.c.id, events.c.payload)
             .where(events.c.destination == bindparam("destination"), events.c.state == literal_column("'pending'"))
@@ -89,11 +92,37 @@ class Outbox:
     # --- claiming ---
 
     def claim(
-        self, connection: Connection, destination: str, *, limit: int, lease_ms: int, owner: str, hold: bool
+        self,
+        connection: Connection,
+        destination: str,
+        *,
+        limit: int,
+        lease_ms: int,
+        owner: str,
+        hold: bool,
+        spares_sending: bool = False,
+    ) -> Batch | None:
+        """`spares_sending`: leave those whose lease ran out; their owners may be about to settle them."""
+        allowed = self._pacing.allowed(connection, destination, limit)
+        batch = allowed and self._claim(connection, destination, allowed, lease_ms, owner, hold, spares_sending)
+        if batch:
+            self._pacing.spend(connection, destination, len(batch.events))
+        return batch or None
+
+    def _claim(
+        self,
+        connection: Connection,
+        destination: str,
+        limit: int,
+        lease_ms: int,
+        owner: str,
+        hold: bool,  # noqa: FBT001  as `claim` has them
+        spares_sending: bool,  # noqa: FBT001
     ) -> Batch | None:
         now = self._clock()
+        due = self._due_and_not_sent if spares_sending else self._due
         while True:
-            row = connection.execute(self._due, {"destination": destination, "now": now}).mappings().first()
+            row = connection.execute(due, {"destination": destination, "now": now}).mappings().first()
             if row is None:
                 return self._claim_fresh(connection, destination, limit, now + lease_ms, owner)
             ids = orjson.loads(row["events"])
@@ -284,8 +313,9 @@ class Outbox:
             "batch_size": state.batch_size,
             "single": state.single,
         }
-        if not connection.execute(update(destinations).where(destinations.c.name == name).values(**values)).rowcount:
-            connection.execute(destinations.insert(), {"name": name, **values})
+        dialect = postgresql if self._dialect == "postgresql" else sqlite
+        new = dialect.insert(destinations).values(name=name, **values)
+        connection.execute(new.on_conflict_do_update(index_elements=["name"], set_=values))
 
     def next_due(self, connection: Connection, destination: str) -> int | None:
         return connection.execute(

@@ -23,7 +23,8 @@ A **batch** is fixed before its first byte leaves, so that a retry is the same b
 attribution. **waits** says which event waits for which entity; it has not taken its once keys yet. **asks** say what
 the provider is to be asked before a notification can be mapped, and hold what it answered. **destinations** hold what
 must survive a restart: why a destination is paused, and the batch size that it takes. **bookmarks** hold where a long
-work is, and how the last reconciliation of a source came out.
+work is, and how the last reconciliation of a source came out. **calls** remember what backends
+posted under a key, and **ingest_keys** are what they call with.
 
 Row ids grow with time (`relay.ids`), so age is a range of the primary key. Times are Unix milliseconds.
 """
@@ -249,4 +250,29 @@ bookmarks = Table(
     Column("name", Text, primary_key=True),
     Column("position", Text, nullable=False),  # in the words of whoever put it there
     Column("noted_at_ms", BigInteger, nullable=False),
+)
+
+calls = Table(
+    "calls",
+    metadata,
+    Column("source", Text, nullable=False),
+    Column("key", Text, nullable=False),  # the caller's Idempotency-Key, or a digest of what it posted
+    Column("id", _Id, nullable=False),
+    Column("digest", LargeBinary, nullable=False),  # of all that must be the same in a repeat
+    Column("answer", LargeBinary, nullable=False),  # what a repeat is answered
+    PrimaryKeyConstraint("source", "key"),
+    Index("calls_by_id", "id"),
+    sqlite_with_rowid=False,
+)
+
+ingest_keys = Table(
+    "ingest_keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("hash", Text, nullable=False),  # the SHA-256 of its text
+    Column("made_at_ms", BigInteger, nullable=False),
+    Column("expires_at_ms", BigInteger),
+    Column("revoked_at_ms", BigInteger),
 )

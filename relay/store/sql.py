@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import structlog
 from sqlalchemy import Connection, Engine, delete, select, update
 
 from relay.ids import RowIds
 from relay.joining import load_waiting
-from relay.sealing import Entity
-from relay.store import asks, lookup
+from relay.store import asks, leading, lookup
+from relay.store.backend import Inbox, Statements
 from relay.store.base import (
     Answers,
     Arrival,
@@ -26,6 +27,7 @@ from relay.store.base import (
     DestinationState,
     DuplicateRow,
     EventRow,
+    InboxDepth,
     Inboxed,
     Kept,
     Mapped,
@@ -35,10 +37,14 @@ from relay.store.base import (
     ToDo,
     Verified,
 )
+from relay.store.console import Console
 from relay.store.desk import Desk
-from relay.store.inbox import Inbox
-from relay.store.ledger import Key, Ledger, Rows, fact_keys, wanted_entities, wanted_keys
+from relay.store.intake import Intake
+from relay.store.ledger import Key, Ledger, fact_keys, plain, wanted_entities, wanted_keys
 from relay.store.outbox import Outbox
+from relay.store.pacing import Pace, Pacing
+from relay.store.rejected import Ring
+from relay.store.replays import Replays
 from relay.store.schema import EventState, Outcome, events, waits
 from relay.store.turns import Turns
 from relay.store.writer import Writer, is_outage
@@ -46,18 +52,12 @@ from relay.vault import Vault
 
 T = TypeVar("T")
 
+#: How long to wait between two tries to settle a batch while the database is away, in seconds.
+_SETTLE_AGAIN_S = 0.5
+#: For so long after the database was away, leases that ran out meanwhile are respected: their owners could not settle.
+_GRACE_S = 5
+
 log = structlog.get_logger("relay.store")
-
-
-class Statements(Protocol):
-    """The statements of the hot path, in a backend's own words."""
-
-    def taken(self, connection: Connection, wanted: Iterable[Key]) -> dict[Key, int]: ...
-    def known(self, connection: Connection, wanted: Iterable[Key]) -> dict[Key, Entity]: ...
-    def waiting(self, connection: Connection, learned: Iterable[Key]) -> list[tuple[str, int]]: ...
-    def insert(self, connection: Connection, rows: Rows) -> None: ...
-    def upsert_entities(self, connection: Connection, entities: Mapping[Key, Entity], ids: RowIds) -> None: ...
-    def repeat(self, connection: Connection, notifications: Sequence[int]) -> None: ...
 
 
 class SqlStore:
@@ -75,7 +75,10 @@ class SqlStore:
         clock: Callable[[], int],
         hold: bool,
         turns: Turns | None = None,
+        settles_for_s: float = 0,
+        pace: Pace | None = None,
     ) -> None:
+        """`settles_for_s`: for how long to try to settle a batch while the database is away."""
         dialect = self._dialect = writing.dialect.name
         self._statements = statements
         self._inbox = inbox
@@ -83,12 +86,20 @@ class SqlStore:
         self._clock = clock
         self._hold = hold
         self._ids = ids
-        self._outbox = Outbox(dialect=dialect, ids=self._ids, clock=clock)
+        self._pacing = Pacing(pace or Pace(), clock=clock)
+        self._outbox = Outbox(dialect=dialect, ids=self._ids, clock=clock, pacing=self._pacing)
         self._desk = Desk(dialect=dialect, vault=vault)
         self._reading = reading
         self._readers = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
         self._turns = turns
-        self._writer = Writer(writing.connect, self._accept, turns=turns)
+        self._settles_for_s = settles_for_s
+        self._writer = Writer(writing.connect, self._accept, turns=turns, one_by_one=dialect != "sqlite")
+        self.intake = Intake(write=self._writer.run, read=self._read, accept=self._accept, ids=ids, clock=clock)
+        self.console = Console(
+            write=self._writer.run, read=self._read, kept=self._desk.kept, vault=vault, ids=ids, clock=clock
+        )
+        self.rejected = Ring(write=self._writer.run, read=self._read, vault=vault, ids=ids, clock=clock)
+        self.replays = Replays(self._read, self._writer.run, ledger=self._ledger, insert=self._write, vault=vault)
 
     # --- receiving ---
 
@@ -114,12 +125,13 @@ class SqlStore:
     async def inbox(self, *, limit: int) -> Sequence[Inboxed]:
         return await self._inbox.oldest(limit)
 
+    async def inbox_depth(self) -> InboxDepth:
+        return await self._inbox.depth(self._read)
+
     async def unbox(self, found: Sequence[Inboxed], arrivals: Sequence[Arrival]) -> list[Receipt]:
         if not found:
             return []
-        receipts = await self._writer.run(partial(self._unbox, arrivals=arrivals))
-        await self._inbox.drop({one.bundle for one in found})
-        return receipts
+        return await self._inbox.unbox(found, arrivals, write=self._unbox, writer=self._writer)
 
     def _unbox(self, connection: Connection, arrivals: Sequence[Arrival]) -> list[Receipt]:
         try:
@@ -150,9 +162,10 @@ class SqlStore:
 
     def _ledger_of(self, connection: Connection, wanted: Sequence[Key], entities: Sequence[Key]) -> Ledger:
         known = self._statements.known(connection, entities) if entities else {}
-        namesakes = {(source, name) for (source, _), entity in known.items() for name in entity.names}
-        if more := namesakes.difference(entities):
+        read = set(entities)
+        while more := {(of, plain(name)) for (of, _), entity in known.items() for name in entity.names} - read:
             known |= self._statements.known(connection, more)
+            read |= more
         taken = self._statements.taken(connection, wanted)
         return Ledger(taken=taken, known=known, ids=self._ids, vault=self._vault)
 
@@ -160,8 +173,9 @@ class SqlStore:
         self._statements.insert(connection, ledger.rows)
         if ledger.rows.repeats:
             self._statements.repeat(connection, ledger.rows.repeats)
+        if ledger.relies_on:
+            self._statements.learn(connection, ledger, self._ids)
         if ledger.rows.entities:
-            self._statements.upsert_entities(connection, ledger.rows.entities, self._ids)
             for _, event in self._statements.waiting(connection, ledger.rows.entities):
                 receipt.destinations |= self._release(connection, event, is_overdue=False)
 
@@ -202,33 +216,42 @@ class SqlStore:
     async def claim(self, destination: str, *, limit: int, lease_ms: int, owner: str) -> Batch | None:
         return await self._writer.run(
             lambda connection: self._outbox.claim(
-                connection, destination, limit=limit, lease_ms=lease_ms, owner=owner, hold=self._hold
+                connection, destination, limit=limit, lease_ms=lease_ms, owner=owner, hold=self._hold,
+                spares_sending=time.monotonic() < self._writer.away_at + _GRACE_S,
             )
-        )
+        )  # fmt: skip
+
+    async def renew(self, *, owner: str, lease_ms: int) -> None:
+        await self._writer.run(partial(self._outbox.renew, owner=owner, lease_ms=lease_ms))
 
     async def sent(self, batch: Batch) -> bool:
-        return await self._writer.run(lambda connection: self._outbox.sent(connection, batch))
+        return await self._settle(lambda connection: self._outbox.sent(connection, batch))
 
     async def later(self, batch: Batch, *, due_at_ms: int, words: str) -> bool:
-        return await self._writer.run(
-            lambda connection: self._outbox.later(connection, batch, due_at_ms=due_at_ms, words=words)
-        )
+        return await self._settle(partial(self._outbox.later, batch=batch, due_at_ms=due_at_ms, words=words))
 
     async def in_doubt(self, batch: Batch, *, due_at_ms: int, words: str) -> bool:
         due = None if self._hold else due_at_ms
-        return await self._writer.run(
-            lambda connection: self._outbox.in_doubt(connection, batch, due_at_ms=due, words=words)
-        )
+        return await self._settle(partial(self._outbox.in_doubt, batch=batch, due_at_ms=due, words=words))
 
     async def split(self, batch: Batch, *, first: int, words: str) -> bool:
-        return await self._writer.run(
-            lambda connection: self._outbox.split(connection, batch, first=first, words=words)
-        )
+        return await self._settle(lambda connection: self._outbox.split(connection, batch, first=first, words=words))
 
     async def refuse(self, batch: Batch, *, reason: str, only: Sequence[int] | None = None, due_at_ms: int = 0) -> bool:
-        return await self._writer.run(
-            lambda connection: self._outbox.refuse(connection, batch, reason=reason, only=only, due_at_ms=due_at_ms)
+        return await self._settle(
+            partial(self._outbox.refuse, batch=batch, reason=reason, only=only, due_at_ms=due_at_ms)
         )
+
+    async def _settle(self, job: Callable[[Connection], bool]) -> bool:
+        """Settle a batch, also where the database comes back only after a while: what was sent is not to be doubted."""
+        until = time.monotonic() + self._settles_for_s
+        while True:
+            try:
+                return await self._writer.run(job)
+            except StoreUnavailableError:
+                if time.monotonic() > until:
+                    raise
+            await asyncio.sleep(_SETTLE_AGAIN_S)
 
     async def destination(self, name: str) -> DestinationState:
         return await self._read(partial(self._outbox.destination, name=name))
@@ -237,6 +260,9 @@ class SqlStore:
         await self._writer.run(lambda connection: self._outbox.set_destination(connection, name, state))
 
     async def next_due(self, destination: str) -> int | None:
+        not_before = self._pacing.not_before(destination)
+        if not_before > self._clock():
+            return not_before
         return await self._read(partial(self._outbox.next_due, destination=destination))
 
     # --- operating ---
@@ -282,11 +308,8 @@ class SqlStore:
     async def claim_to_do(self, source: str, *, limit: int, lease_ms: int) -> Sequence[ToDo]:
         if not await self._read(partial(asks.is_due, source=source, now_ms=self._clock())):
             return ()
-        return await self._writer.run(
-            lambda connection: asks.claim(
-                connection, self._vault, source, now_ms=self._clock(), limit=limit, lease_ms=lease_ms
-            )
-        )
+        claim = partial(asks.claim, vault=self._vault, source=source, limit=limit, lease_ms=lease_ms)
+        return await self._writer.run(lambda connection: claim(connection, now_ms=self._clock()))
 
     async def put_off(self, kept: Kept, later: Mapping[str, PutOff], *, answers: Answers) -> None:
         def run(connection: Connection) -> None:
@@ -299,8 +322,14 @@ class SqlStore:
         return await self._read(asks.waiting)
 
     async def prune(self, *, bodies_before_ms: int, keys_before_ms: int) -> int:
+        desk = partial(self._desk.prune, bodies_before_ms=bodies_before_ms, keys_before_ms=keys_before_ms)
         return await self._writer.run(
-            partial(self._desk.prune, bodies_before_ms=bodies_before_ms, keys_before_ms=keys_before_ms)
+            lambda connection: (
+                desk(connection)
+                + self.intake.forget(connection)
+                + self.console.forget(connection, before_ms=keys_before_ms)
+                + self.rejected.forget(connection)
+            )
         )
 
     async def depths(self) -> Sequence[Depth]:
@@ -340,6 +369,9 @@ class SqlStore:
 
     async def set_bookmark(self, name: str, position: str | None) -> None:
         await self._writer.run(lambda connection: lookup.set_bookmark(connection, name, position, now_ms=self._clock()))
+
+    async def lead(self, name: str, *, owner: str, lease_ms: int) -> bool:
+        return await self._writer.run(partial(leading.lead, name=name, owner=owner, for_ms=lease_ms, clock=self._clock))
 
     async def check(self) -> None:
         await self._writer.run(self._desk.check)

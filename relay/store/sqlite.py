@@ -8,7 +8,7 @@ more than their length.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from sqlalchemy.pool import NullPool
 
 from relay.ids import RowIds
 from relay.sealing import Entity
-from relay.store.ledger import COLUMNS, Key, Rows
+from relay.store.ledger import COLUMNS, Key, Ledger, Rows
 
 #: Rows per multi-row statement: a few fixed sizes, so that SQLite's statement cache knows them all.
 _CHUNKS = (128, 64, 32, 16, 8, 4, 2, 1)
@@ -84,8 +84,9 @@ class SQLiteStatements:
         for table, columns in COLUMNS.items():
             insert_rows(connection, table, columns, getattr(rows, table))
 
-    def upsert_entities(self, connection: Connection, entities: Mapping[Key, Entity], ids: RowIds) -> None:
-        """What is known of these entities from now on."""
+    def learn(self, connection: Connection, ledger: Ledger, ids: RowIds) -> None:
+        """What is known of entities from now on."""
+        entities = ledger.rows.entities
         columns = ("id", "source", "key", "user_id", "rank", "attribution", "marks", "names")
         said: dict[int, tuple[Any, ...]] = {}  # one notification teaches the same about several entities
         for entity in entities.values():

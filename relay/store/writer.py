@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 import queue
 import random
 import threading
@@ -78,6 +79,8 @@ class Writer(Generic[Item, Gain]):
         self._last_group = 0
         self._queue: queue.SimpleQueue[Callable[[], None] | _Group[Item, Gain] | _Task | None] = queue.SimpleQueue()
         self._closed = False
+        #: When the database was last away, on the monotonic clock.
+        self.away_at = -math.inf
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
@@ -188,7 +191,7 @@ class Writer(Generic[Item, Gain]):
                 if is_race(error) and raced < RACES:
                     pause_a_moment(raced)
                     continue
-                trouble = _unavailable(error)
+                trouble, self.away_at = unavailable(error), time.monotonic()
                 for item in work:
                     item.fail(trouble)
                 break
@@ -350,7 +353,8 @@ def _state(error: BaseException) -> str | None:
     return getattr(getattr(error, "orig", None) or error, "sqlstate", None)
 
 
-def _unavailable(error: BaseException) -> Exception:
+def unavailable(error: BaseException) -> StoreUnavailableError:
+    """What the caller is told of an outage."""
     if isinstance(error, StoreUnavailableError):
         return error
     origin = getattr(error, "orig", None) or error

@@ -15,14 +15,21 @@ _FOLDER = Path(__file__).parent
 
 def migrate(engine: Engine) -> None:
     """Run the migrations that are missing, all of them in one transaction."""
+    with engine.begin() as connection:
+        migrate_within(connection)
+
+
+def migrate_within(connection: Connection) -> None:
+    """The same within a transaction of the caller. What a newer version migrated stays as it is."""
+    if not pending(connection):
+        return
     from alembic import command  # noqa: PLC0415  see above
     from alembic.config import Config  # noqa: PLC0415
 
-    with engine.begin() as connection:
-        config = Config()
-        config.set_main_option("script_location", str(_FOLDER))
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+    config = Config()
+    config.set_main_option("script_location", str(_FOLDER))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
 
 
 @cache
@@ -35,4 +42,5 @@ def pending(connection: Connection) -> bool:
     """Whether the database lacks a migration of this version of the relay."""
     if not inspect(connection).has_table("alembic_version"):
         return True
-    return connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() != [newest()]
+    found = connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all()
+    return max(found, default="") < newest()

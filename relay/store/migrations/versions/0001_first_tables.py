@@ -48,7 +48,7 @@ def upgrade() -> None:
         sa.Column("paused", sa.Text(), nullable=True),
         sa.Column("probe_at_ms", sa.BigInteger(), nullable=True),
         sa.Column("batch_size", sa.Integer(), nullable=True),
-        sa.Column("single", sa.Boolean(), server_default=sa.text("0"), nullable=False),
+        sa.Column("single", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.PrimaryKeyConstraint("name"),
     )
     op.create_table(

@@ -1,0 +1,35 @@
+"""The audit log: who did what at the console, newest first."""
+
+from __future__ import annotations
+
+from urllib.parse import urlencode
+
+from starlette.responses import Response
+
+from relay.pages.visits import HOME, Visit
+
+ACTIONS = (
+    "signed in",
+    "sign-in refused",
+    "signed out",
+    "revealed",
+    "sent again",
+    "mapped again",
+    "decided a batch in doubt",
+    "tested a source",
+)
+_PAGE = 50
+
+
+async def show(visit: Visit) -> Response:
+    action = visit.query.get("action") or None
+    before = visit.query.get("before", "")
+    found = await visit.console.deeds(
+        action=action if action in ACTIONS else None,
+        before=int(before) if before.isdecimal() else None,
+        limit=_PAGE + 1,
+    )
+    deeds, rest = found[:_PAGE], found[_PAGE:]
+    given = {"action": action} if action else {}
+    older = f"{HOME}/audit?{urlencode({**given, 'before': deeds[-1].id})}" if rest else None
+    return visit.page("audit.html", deeds=deeds, older=older, action=action, actions=ACTIONS)
