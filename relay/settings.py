@@ -169,8 +169,8 @@ def _refuse_contradictions(
         )
     if variables.database_url.get_secret_value().startswith("postgres") and not variables.encryption_keys:
         complaints.problems.append(
-            "RELAY_DATABASE_URL names a PostgreSQL, but RELAY_ENCRYPTION_KEYS is not set, which all replicas must share. "
-            "Set it to what `openssl rand -base64 32` prints."
+            "RELAY_DATABASE_URL names a PostgreSQL, but RELAY_ENCRYPTION_KEYS is not set, which all replicas must "
+            "share. Set it to what `openssl rand -base64 32` prints."
         )
     if variables.retain_bodies_days > variables.retain_keys_days:
         complaints.problems.append(

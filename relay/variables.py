@@ -158,7 +158,8 @@ class Variables(SourceRules, BaseSettings):
     )
 
     database_url: Annotated[SecretStr, AfterValidator(_database_url)] = Field(
-        SecretStr("sqlite:///./var/relay.db"), description="Where everything is kept: an SQLite file, or a PostgreSQL that replicas share."
+        SecretStr("sqlite:///./var/relay.db"),
+        description="Where everything is kept: an SQLite file, or a PostgreSQL that replicas share.",
     )
     encryption_keys: Annotated[tuple[SecretBytes, ...], NoDecode, BeforeValidator(_encryption_keys)] = Field(
         (),
@@ -196,9 +197,7 @@ class Variables(SourceRules, BaseSettings):
     alarm_format: Literal["slack", "json"] = Field(
         "slack", description="What is posted: a text as Slack and others take it (slack), or the alarms as well (json)."
     )
-    alarm_repeat_h: int = Field(
-        24, ge=1, le=168, description="After how many hours an alarm that lasts is told again."
-    )
+    alarm_repeat_h: int = Field(24, ge=1, le=168, description="After how many hours an alarm that lasts is told again.")
 
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="How the log looks. auto: console on a terminal, else json."

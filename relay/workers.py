@@ -189,7 +189,11 @@ def _receive(relay: _Relay, number: int, line: Line) -> None:
     listener = relay.listeners[number - 1]
     _close_all_but(listener, relay)
     app = parts_of.create_receiving_app(
-        relay.settings, relay.providers, metrics=_metrics(relay, f"worker-{number}"), node=number, wake=relay.bell.ring,
+        relay.settings,
+        relay.providers,
+        metrics=_metrics(relay, f"worker-{number}"),
+        node=number,
+        wake=relay.bell.ring,
         wake_forwarding=relay.outbox_bell.ring,
     )
     try:

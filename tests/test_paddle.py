@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from mappers.paddle import provider
-from relay.contract import Delivery, Draft, Learned
+from relay.contract import Delivery, Draft, Forgotten, Learned
 from relay.rehearsal import rehearse
 from relay.scenarios import TELLINGS, Entry, Scenario, Telling, check_scenario
 
@@ -78,7 +78,7 @@ def test_the_first_payment_after_a_trial_converts_it(telling: Telling) -> None:
         assert [] == check_scenario(stage, scenario(TRIAL, ledger, "38.00"), telling)
 
 
-def told(body: dict[str, Any]) -> list[Draft | Learned]:
+def told(body: dict[str, Any]) -> list[Draft | Learned | Forgotten]:
     (notification,) = provider.notifications(Delivery(body=orjson.dumps(body), headers={}))
     return list(provider.mappers[notification.type](notification))
 

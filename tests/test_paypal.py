@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from mappers.paypal import provider
-from relay.contract import Delivery, Draft, Learned
+from relay.contract import Delivery, Draft, Forgotten, Learned
 from relay.rehearsal import rehearse
 from relay.scenarios import TELLINGS, Entry, Scenario, Telling, check_scenario
 
@@ -150,6 +150,6 @@ def test_a_notification_with_an_impossible_time_is_told_by_that_of_its_subject()
     """As some of PayPal's own samples have it."""
     body = {**CAPTURED, "create_time": "2018-19-12T22:20:32.000Z"}
     (notification,) = provider.notifications(Delivery(body=orjson.dumps(body), headers={}))
-    told: list[Draft | Learned] = list(provider.mappers[notification.type](notification))
+    told: list[Draft | Learned | Forgotten] = list(provider.mappers[notification.type](notification))
 
     assert [1795167000000] == [draft.at_ms for draft in told if isinstance(draft, Draft)]

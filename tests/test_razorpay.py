@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from mappers.razorpay import provider
-from relay.contract import Delivery, Draft, Learned, Person
+from relay.contract import Delivery, Draft, Forgotten, Learned, Person
 
 CASES = Path(__file__).parent / "mappers" / "razorpay"
 
 
-def told(name: str, **payment: Any) -> list[Draft | Learned]:
+def told(name: str, **payment: Any) -> list[Draft | Learned | Forgotten]:
     said = json.loads((CASES / f"{name}.json").read_text(encoding="utf-8"))["body"]
     said["payload"]["payment"]["entity"] |= payment
     (notification,) = provider.notifications(Delivery(body=json.dumps(said).encode(), headers={}))

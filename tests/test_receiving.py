@@ -292,7 +292,7 @@ async def test_overload_says_come_later(run_relay: RunRelay) -> None:
 
 async def test_a_store_that_is_away_says_come_later_and_recovers(relay: RunningRelay, events_api: EventsApi) -> None:
     real = relay.app.receiver
-    assert real is not None
+    assert isinstance(real, Receiver)
     store = real._store
     real._store = cast("Store", _Away())
     assert (await relay.post(acme.captured(1))).status_code == 429

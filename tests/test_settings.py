@@ -497,7 +497,7 @@ def test_a_destination_in_the_clear_is_told_unless_it_is_on_this_machine() -> No
 
 def test_no_secret_is_shown() -> None:
     environ = ACME | API | {
-        "RELAY_ADMIN_TOKEN": "hidden_1",
+        "RELAY_ADMIN_TOKEN": "hidden_1_" * 3,
         "RELAY_ACME_API_KEY": "rk_hidden",
         "RELAY_HASH_KEY": "hidden_2",
         "RELAY_ENCRYPTION_KEYS": ENCRYPTION_KEY,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mappers.square import provider
-from relay.contract import Accepted, Delivery, Draft, Learned, Reason, Refused
+from relay.contract import Accepted, Delivery, Draft, Forgotten, Learned, Reason, Refused
 from relay.rehearsal import rehearse
 
 CASES = Path(__file__).parent / "mappers" / "square"
@@ -24,7 +24,7 @@ def delivery(said: Any) -> Delivery:
     return Delivery(body=json.dumps(said).encode(), headers={})
 
 
-def told(said: Any) -> list[Draft | Learned]:
+def told(said: Any) -> list[Draft | Learned | Forgotten]:
     (notification,) = provider.notifications(delivery(said))
     return list(provider.mappers[notification.type](notification))
 

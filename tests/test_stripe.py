@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mappers.stripe import provider
-from relay.contract import Delivery, Draft, Learned, Notification
+from relay.contract import Delivery, Draft, Forgotten, Learned, Notification
 
 FOLDER = Path(__file__).parent / "mappers" / "stripe"
 CASES = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.json"))}
@@ -25,7 +25,7 @@ def said(body: object) -> Notification:
     return notification
 
 
-def told(body: object) -> list[Draft | Learned]:
+def told(body: object) -> list[Draft | Learned | Forgotten]:
     notification = said(body)
     return list(provider.mappers[notification.type](notification))
 

@@ -104,11 +104,10 @@ def _id_of(kind: str) -> ColumnElement[int]:
 
 
 def _rows_of(kind: str, after: int) -> Select[Any]:
-    query: Select[Any]
     match kind:
         case "notifications":
             columns = notifications.c
-            query = select(columns.id, columns.delivery, columns.source, columns.outcome)
+            query: Select[Any] = select(columns.id, columns.delivery, columns.source, columns.outcome)
         case "events":
             query = select(
                 events.c.id, events.c.source, events.c.destination, events.c.name, events.c.event_id, events.c.payload
