@@ -15,10 +15,10 @@ export UV_PYTHON_DOWNLOADS := never
 unexport VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check fmt bench bench-scale chaos image-check clean
+.PHONY: help setup run test check fmt bench bench-scale bench-ingest chaos image-check clean
 
 help: ## list what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## install the locked dependencies; afterwards .venv/bin/relay works
 	@echo "Ready: .venv/bin/relay --help"
@@ -44,6 +44,9 @@ bench: $(STAMP) ## measure the relay beside a bare FastAPI route
 
 bench-scale: $(STAMP) ## measure two replicas on one PostgreSQL beside one commit a webhook
 	@.venv/bin/python -m bench.scale $(ARGS)
+
+bench-ingest: $(STAMP) ## measure batches of events that backends post
+	@.venv/bin/python -m bench.ingest $(ARGS)
 
 chaos: $(STAMP) ## kill the relay 200 times under load, and count what arrived
 	@.venv/bin/python -m bench.chaos --kills 200 $(ARGS)
