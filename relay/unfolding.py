@@ -21,7 +21,7 @@ from relay.store.schema import Outcome
 
 log = structlog.get_logger("relay.unfolding")
 
-#: Deliveries that share a transaction: receiving waits for it.
+#: Deliveries that share a transaction.
 _AT_ONCE = 128
 #: Without a wake-up, look again after this long: for what other processes put into the store.
 _POLL_S = 1.0
@@ -104,8 +104,6 @@ class Unfolding:
     def _mapped(self, one: Inboxed) -> Sequence[Mapped]:
         source = self._sources.get(one.source)
         name = f"delivery:{one.delivery}"
-        if one.trouble is not None:
-            return [parked(name, one.trouble)]
         if source is None:
             return [parked(name, f"no source {one.source!r} is configured any more")]
         delivery = Delivery(body=one.body, headers=one.headers, url=source.public_url or "")

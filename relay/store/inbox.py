@@ -20,11 +20,11 @@ from sqlalchemy import Connection
 
 from relay.ids import RowIds, made_at_ms
 from relay.store.base import Arrival, InboxDepth, Inboxed, Receipt, StoreUnavailableError, Verified
-from relay.store.bodies import pack, pack_all, unpack, unpack_all
+from relay.store.bundling import MOST_BYTES, Opener, bundled
 from relay.store.sqlite import cursor_of, open_engine
 from relay.store.turns import Turns
 from relay.store.writer import Writer, is_outage
-from relay.vault import Vault, VaultError
+from relay.vault import Vault
 
 T = TypeVar("T")
 
@@ -32,11 +32,11 @@ _TABLE = """
 CREATE TABLE IF NOT EXISTS inbox (id INTEGER NOT NULL PRIMARY KEY, deliveries INTEGER NOT NULL, content BLOB NOT NULL)
 """
 _INSERT = "INSERT INTO inbox (id, deliveries, content) VALUES (?, ?, ?)"
-_OLDEST = "SELECT id, deliveries, content FROM inbox ORDER BY id LIMIT ?"
+_OLDEST = (
+    "SELECT id, deliveries, content FROM inbox WHERE id NOT IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT ?"
+)
 DEPTH = "SELECT coalesce(sum(deliveries), 0), min(id) FROM inbox"
 _DROP = "DELETE FROM inbox WHERE id IN (SELECT value FROM json_each(?))"
-#: The most bytes of bodies in one bundle, but for a body that is larger alone.
-_MOST_BYTES = 1_000_000
 
 
 def inbox_path(database: Path) -> Path:
@@ -65,6 +65,7 @@ class Inbox:
         engine = open_engine(path)
         self._vault = vault
         self._ids = ids
+        self._opener = Opener(vault)
         self._turns = turns
         self._reading = open_engine(path, reading=True)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="inbox-reader")
@@ -78,22 +79,9 @@ class Inbox:
         await self._writer.accept(verified)
 
     def _take(self, connection: Connection, group: Sequence[Verified]) -> list[None]:
-        bundle: list[tuple[int, bytes]] = []
-        size = 0
-        for one in group:
-            if bundle and size + len(one.body) > _MOST_BYTES:
-                self._insert(connection, bundle)
-                bundle, size = [], 0
-            about = {"source": one.source, "secret": one.secret, "headers": one.headers}
-            bundle.append((self._ids.next(), pack(about, one.body)))
-            size += len(one.body)
-        self._insert(connection, bundle)
+        for bundle in bundled(group, vault=self._vault, ids=self._ids):
+            cursor_of(connection).execute(_INSERT, (bundle.row, bundle.deliveries, bundle.content))
         return [None] * len(group)
-
-    def _insert(self, connection: Connection, bundle: Sequence[tuple[int, bytes]]) -> None:
-        row = bundle[0][0]
-        content = self._vault.seal(pack_all(bundle), row=row)
-        cursor_of(connection).execute(_INSERT, (row, len(bundle), content))
 
     async def oldest(self, limit: int) -> Sequence[Inboxed]:
         """Bundles with about as many deliveries. Raises `StoreUnavailableError`."""
@@ -120,22 +108,15 @@ class Inbox:
     def _oldest(self, limit: int) -> list[Inboxed]:
         found: list[Inboxed] = []
         size = 0
+        unreadable = orjson.dumps(self._opener.unreadable).decode()
         with self._reading.connect() as connection, closing(cursor_of(connection)) as cursor:
-            for row, _, content in cursor.execute(_OLDEST, [limit]):
-                opened = self._opened(row, content)
+            for row, _, content in cursor.execute(_OLDEST, [unreadable, limit]):
+                opened = self._opener.open(row, content)
                 size += sum(len(one.body) for one in opened)
                 found += opened
-                if len(found) >= limit or size > _MOST_BYTES:
+                if len(found) >= limit or size > MOST_BYTES:
                     break
         return found
-
-    def _opened(self, row: int, content: bytes) -> list[Inboxed]:
-        try:
-            bundle = unpack_all(self._vault.open(content, row=row))
-        except VaultError as error:
-            return [Inboxed(delivery=row, bundle=row, source="", received_at_ms=made_at_ms(row), secret=0, headers={},
-                            body=content, trouble=str(error))]  # fmt: skip
-        return [_inboxed(row, delivery, plain) for delivery, plain in bundle.items()]
 
     async def unbox(
         self,
@@ -161,11 +142,3 @@ class Inbox:
         self._reading.dispose()
         if self._turns is not None:
             self._turns.close()
-
-
-def _inboxed(bundle: int, delivery: int, plain: bytes) -> Inboxed:
-    about, body = unpack(plain)
-    return Inboxed(
-        delivery=delivery, bundle=bundle, source=about["source"], received_at_ms=made_at_ms(delivery),
-        secret=about["secret"], headers=about["headers"], body=body,
-    )  # fmt: skip

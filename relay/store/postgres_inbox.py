@@ -13,7 +13,6 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TypeVar
 
 import structlog
@@ -23,10 +22,10 @@ from sqlalchemy import Connection
 from relay.ids import RowIds, first_at, made_at_ms
 from relay.store.backend import Read, Write
 from relay.store.base import Arrival, InboxDepth, Inboxed, Receipt, StoreUnavailableError, Verified
-from relay.store.bodies import pack, pack_all, unpack, unpack_all
+from relay.store.bundling import MOST_BYTES, Bundle, Opener, bundled
 from relay.store.database import Database, driver_of
 from relay.store.writer import RACES, Writer, is_outage, is_race, pause_a_moment, unavailable
-from relay.vault import Vault, VaultError
+from relay.vault import Vault
 
 T = TypeVar("T")
 
@@ -54,7 +53,8 @@ _PUT = (
 _TAKEN = "SELECT id FROM inbox WHERE id = ANY(%b::int8[])"
 _PLACE = "SELECT position FROM bookmarks WHERE name = %b"
 _OLDEST = (
-    "SELECT id, deliveries, octet_length(content) FROM inbox WHERE id >= %s ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED"
+    "SELECT id, deliveries, octet_length(content) FROM inbox WHERE id >= %s AND id <> ALL(%s::int8[]) "
+    "ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED"
 )  # fmt: skip
 _CONTENTS = "SELECT id, content FROM inbox WHERE id = ANY(%b::int8[]) ORDER BY id"
 _DEPTH = "SELECT coalesce(sum(deliveries), 0)::int8, min(id) FROM inbox"
@@ -64,8 +64,6 @@ _DROP = (
 )
 _LEASE = "SELECT set_config('idle_in_transaction_session_timeout', %s, true)"
 
-#: The most bytes of bodies in one bundle, but for a body that is larger alone.
-_MOST_BYTES = 1_000_000
 _TRIES = 3
 #: Bundles are committed in about the order of their ids; those that come later than this are found by a look back.
 _LATE_MS = 2_000
@@ -76,15 +74,6 @@ _MOST_BUNDLES = 64
 _PATIENCE_S = 5.0
 #: Once nothing was committed for so long, the others do not begin to wait.
 _STUCK_S = 2.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bundle:
-    """Deliveries that share a row, as they were committed elsewhere."""
-
-    row: int
-    deliveries: int
-    content: bytes
 
 
 class PostgresInbox:
@@ -101,6 +90,7 @@ class PostgresInbox:
     ) -> None:
         self._vault = vault
         self._ids = ids
+        self._opener = Opener(vault)
         self._lease = f"{lease_ms}ms"
         self._engine = database.engine(autocommit=True)  # one statement a commit: one way to the server and back
         self._writer: Writer[Verified, None] = Writer(
@@ -149,18 +139,8 @@ class PostgresInbox:
         return [None] * len(group)
 
     def _insert(self, connection: Connection, group: Sequence[Verified]) -> None:
-        bundles: list[list[tuple[int, bytes]]] = [[]]
-        size = 0
-        for one in group:
-            if bundles[-1] and size + len(one.body) > _MOST_BYTES:
-                bundles.append([])
-                size = 0
-            about = {"source": one.source, "secret": one.secret, "headers": one.headers}
-            bundles[-1].append((self._ids.next(), pack(about, one.body)))
-            size += len(one.body)
-        rows = [bundle[0][0] for bundle in bundles]
-        contents = [self._vault.seal(pack_all(bundle), row=bundle[0][0]) for bundle in bundles]
-        driver_of(connection).execute(_INSERT, [rows, [len(bundle) for bundle in bundles], contents])
+        bundles = bundled(group, vault=self._vault, ids=self._ids)
+        driver_of(connection).execute(_INSERT, _columns(bundles))
 
     # --- from a spool ---
 
@@ -169,9 +149,8 @@ class PostgresInbox:
 
         Raises `StoreUnavailableError`: they are here, or they are not, as `brought` says.
         """
-        rows = [one.row for one in bundles]
-        columns = [rows, [one.deliveries for one in bundles], [one.content for one in bundles]]
-        await self._writer.run(lambda connection: driver_of(connection).execute(_PUT, [*columns, name, str(last)]))
+        said = [*_columns(bundles), name, str(last)]
+        await self._writer.run(lambda connection: driver_of(connection).execute(_PUT, said))
 
     async def taken(self, rows: Sequence[int]) -> set[int]:
         """Which of these ids bundles have that are here."""
@@ -223,8 +202,9 @@ class PostgresInbox:
             driver.execute(_LEASE, [self._lease])
             chosen: list[int] = []
             number = size = 0
-            for row, deliveries, length in driver.execute(_OLDEST, [self._first(), min(limit, _MOST_BUNDLES)]):
-                if chosen and (number >= limit or size + length > _MOST_BYTES):
+            asked = [self._first(), self._opener.unreadable, min(limit, _MOST_BUNDLES)]
+            for row, deliveries, length in driver.execute(_OLDEST, asked):
+                if chosen and (number >= limit or size + length > MOST_BYTES):
                     break
                 chosen.append(row)
                 number += deliveries
@@ -233,7 +213,7 @@ class PostgresInbox:
             if chosen:
                 self._seen = chosen[0]
                 for row, content in driver.execute(_CONTENTS, [chosen], binary=True):
-                    found += self._opened(row, content)
+                    found += self._opener.open(row, content)
         if not found:
             self._let_go()
         return found
@@ -247,21 +227,6 @@ class PostgresInbox:
             self._look_back_at = time.monotonic() + _LOOK_BACK_EVERY_S
             return 0
         return max(0, self._seen - first_at(_LATE_MS))
-
-    def _opened(self, row: int, content: bytes) -> list[Inboxed]:
-        try:
-            bundle = unpack_all(self._vault.open(content, row=row))
-        except VaultError as error:
-            return [Inboxed(delivery=row, bundle=row, source="", received_at_ms=made_at_ms(row), secret=0, headers={},
-                            body=content, trouble=str(error))]  # fmt: skip
-        found = []
-        for delivery, plain in bundle.items():
-            about, body = unpack(plain)
-            found.append(
-                Inboxed(delivery=delivery, bundle=row, source=about["source"], received_at_ms=made_at_ms(delivery),
-                        secret=about["secret"], headers=about["headers"], body=body)
-            )  # fmt: skip
-        return found
 
     def _unbox(self, found: Sequence[Inboxed], arrivals: Sequence[Arrival], write: Write) -> list[Receipt]:
         with self._dropped_on_error():
@@ -311,6 +276,10 @@ class PostgresInbox:
         await self._writer.close()
         await asyncio.to_thread(self._mapper.shutdown)
         await asyncio.to_thread(self._drop_connection)
+
+
+def _columns(bundles: Sequence[Bundle]) -> list[object]:
+    return [[one.row for one in bundles], [one.deliveries for one in bundles], [one.content for one in bundles]]
 
 
 def _written(connection: Connection, arrivals: Sequence[Arrival], write: Write) -> list[Receipt]:

@@ -25,8 +25,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from relay.ids import RowIds
 from relay.store.backend import Read, Write
 from relay.store.base import Arrival, InboxDepth, Inboxed, Receipt, StoreUnavailableError, Verified
+from relay.store.bundling import Bundle
 from relay.store.inbox import Inbox, inbox_path, prepare_inbox
-from relay.store.postgres_inbox import Bundle, PostgresInbox
+from relay.store.postgres_inbox import PostgresInbox
 from relay.store.sqlite import cursor_of, open_engine
 from relay.store.writer import Writer
 from relay.vault import Vault

@@ -104,8 +104,6 @@ class Inboxed:
     body: bytes
     #: Those of one bundle leave the inbox together.
     bundle: int
-    #: Why it cannot be read, where it cannot.
-    trouble: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
