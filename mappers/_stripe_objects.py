@@ -152,11 +152,6 @@ def bought_by(invoice: Json) -> Json:
     return max(bought, key=_started) if bought else lines[-1] if lines else {}
 
 
-def began(invoice: Json) -> Any:
-    """When the period began that is paid."""
-    return _started(bought_by(invoice))
-
-
 def subscription_of(invoice: Json) -> Any:
     return ref(invoice.get("subscription") or dig(invoice, ("parent", "subscription_details", "subscription")))
 
@@ -195,18 +190,42 @@ def may_have_session(invoice: Json, subscription: Any) -> bool:
 
 
 def after_trial(draft: dict[str, Any], invoice: Json, subscription: str) -> dict[str, Any]:
-    """It waits for its session and for the word whether a trial ended where its period begins: then it converts it."""
-    trial = f"trial:{subscription}"
+    """It waits for its session and for the word whether a trial ended where its period begins: then it converts it.
+
+    A proration begins where no period does: for that, the word that it had a trial is enough.
+    """
+    bought, trial = bought_by(invoice), f"trial:{subscription}"
+    began = f"{trial}:{_started(bought)}"
+    words = (trial, began) if is_prorated(bought) or not _started(bought) else (began, trial)
     return {
-        "joins": (trial, f"{trial}:{began(invoice)}", *draft["joins"]),
+        "joins": (*words, *draft["joins"]),
         "waits_for": draft["joins"][:1],
         "variants": {"trial": Variant(name="trial_converted", once=f"trial_converted:{subscription}")},
     }
 
 
-def origins(sale: tuple[str, ...]) -> tuple[str, ...]:
-    """Where the payments of an invoice came from, as keys."""
-    return keys(*(("origin", key.partition(":")[2]) for key in sale if not key.startswith("invoice:")))
+def payments_of(invoice: Json, sale: tuple[str, ...], *, has_session: bool, at_ms: int) -> tuple[str, ...]:
+    """The payments that the invoice tells: those that it names, else those that are like it."""
+    named = keys(*(("origin", key.partition(":")[2]) for key in sale if not key.startswith("invoice:")))
+    if not has_session:
+        return named
+    return () if named else alike(invoice, paid_of(invoice), *(at_ms + hours * _HOUR_MS for hours in (-1, 0, 1)))
+
+
+_HOUR_MS = 3_600_000
+
+
+def alike(o: Json, amount: int, *times_ms: int) -> tuple[str, ...]:
+    """Where an invoice and the payment of a session meet, which since basil do not name each other."""
+    customer = ref(o.get("customer"))
+    if not customer or not amount:
+        return ()
+    return tuple([f"alike:{customer}:{amount}:{o['currency']}:{at_ms // _HOUR_MS}" for at_ms in times_ms])
+
+
+def paid_of(invoice: Json) -> Any:
+    """What came in for it."""
+    return invoice.get("amount_paid", invoice.get("amount_due"))
 
 
 def _invoice_tax(invoice: Json, paid: int) -> int:
@@ -300,7 +319,9 @@ def taught_by(draft: dict[str, Any], *, is_told: bool) -> tuple[str, ...]:
     return tuple(join for join in draft["joins"] if is_all or not join.startswith("origin:"))
 
 
-def sold_by_payment(draft: dict[str, Any], o: Json, amount: int) -> dict[str, Any]:
+def sold_by_payment(draft: dict[str, Any], o: Json, amount: int, *, at_ms: int) -> dict[str, Any]:
+    if o.get("payment_intent") or reference(o).startswith("cs_"):  # it may be of a session that makes an invoice
+        draft["joins"] += alike(o, amount, at_ms)
     details = o.get("amount_details")
     tax, shipping = dig(details, ("tax", "total_tax_amount")), dig(details, ("shipping", "amount"))
     return _sold(draft, o, amount, tax=tax, discount=dig(details, ("discount_amount",)), shipping=shipping)

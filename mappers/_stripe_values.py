@@ -144,6 +144,12 @@ def period(subscription: Json, edge: str) -> int:
     return found or 0
 
 
+def periods(subscription: Json) -> list[int]:
+    """When its periods began that run now: since basil each of its items has one."""
+    found = [item.get("current_period_start") for item in (subscription, *rows(subscription.get("items")))]
+    return sorted({start for start in found if start})
+
+
 def converted_at(subscription: Json, *, is_resumed: bool) -> list[int]:
     """When the period begins whose payment converts the trial: at its end, or where it went on after a pause."""
     end: int | None = subscription.get("trial_end")

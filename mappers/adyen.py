@@ -14,6 +14,7 @@ from typing import Any
 from relay.contract import (
     Answer,
     Draft,
+    Item,
     Learned,
     Notification,
     Person,
@@ -35,6 +36,12 @@ def _items(body: Json) -> Sequence[Json]:
     return [{"live": body.get("live"), **wrapped["NotificationRequestItem"]} for wrapped in body["notificationItems"]]
 
 
+def _is_test(item: Item) -> bool:
+    """Of the test environment, or sent by the button "Test configuration", whose references are words."""
+    reference = str(item.body.get("pspReference")).lower()
+    return str(item.body.get("live")).lower() == "false" or reference.startswith(("test_", "testnotification_"))
+
+
 provider = Provider(
     name="adyen",
     title="Adyen",
@@ -43,7 +50,7 @@ provider = Provider(
     notification_id=composed(field("pspReference"), field("eventCode"), field("success")),
     notification_type=field("eventCode"),
     items=_items,
-    is_test=lambda item: str(item.body.get("live")).lower() == "false",
+    is_test=_is_test,
     accepted=Answer(body=b"[accepted]", content_type="text/plain"),
     secret=SecretShape(
         meaning="Adyen Customer Area > Developers > Webhooks > your webhook > HMAC key, 64 hexadecimal digits; "

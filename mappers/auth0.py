@@ -47,6 +47,7 @@ def _items(body: Any) -> Sequence[Any]:
 
 _own_type, _inner_type = field("type"), field("data.type")
 _log_id, _inner_id, _event_id = field("log_id"), field("data.log_id"), field("id")
+_purpose = field("a0purpose")
 
 
 def _type(item: Item) -> str | None:
@@ -77,6 +78,7 @@ provider = Provider(
     items=_items,
     notification_id=_id,
     notification_type=_type,
+    is_test=lambda item: _purpose(item) == "test",
     secret=SecretShape(
         meaning="What you type in at Auth0 > Monitoring > Streams > your stream > Authorization Token: a long random "
         "text"

@@ -57,9 +57,10 @@ provider = Provider(
     },
 )
 
-#: Steps of a message before it leaves, what could not be made, goals that the site tells itself, and other channels.
+#: Steps of a message before it leaves, what could not be made, what is said again of people alone, goals that the site
+#: tells itself, and other channels.
 SILENT = {
-    "email": "attempted converted drafted failed undeliverable",
+    "email": "attempted converted drafted failed human_clicked human_opened undeliverable",
     "customer": "cio_subscription_preferences_changed",
     "in_app": "attempted clicked converted drafted failed opened sent",
     "push": "attempted bounced clicked converted deferred delivered drafted dropped failed opened sent undeliverable",

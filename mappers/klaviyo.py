@@ -41,12 +41,12 @@ provider = Provider(
     name="klaviyo",
     title="Klaviyo",
     docs="https://developers.klaviyo.com/en/docs/working_with_system_webhooks",
-    # The body comes first, then the time; how old that may be is not documented.
+    # The body comes first, then the time; how old that may be, and how it is written, is not documented.
     verifier=timestamp_in_header(
         header="Klaviyo-Signature",
         timestamp="Klaviyo-Timestamp",
         message="{body}{timestamp}",
-        unit="rfc1123",
+        unit="any",
         tolerance_s=None,
         same=(("header:Klaviyo-Webhook-Id", "json:meta.klaviyo_webhook_id"),),
     ),
@@ -112,7 +112,8 @@ def _person(n: Notification) -> Person:
     included = [one for one in n.body["payload"].get("included") or () if one.get("type") == "profile"]
     found: Json = next((one for one in included if named in (None, one.get("id"))), {})
     profile, told = found.get("attributes") or {}, _properties_of(n)
-    email, profile_id = profile.get("email") or told.get("email") or told.get("Email"), named or found.get("id")
+    said = next((told[name] for name in ("email", "Email", "Recipient Email Address") if told.get(name)), None)
+    email, profile_id = profile.get("email") or said, named or found.get("id")
     if profile_id and not (email or profile.get("external_id")):
         asked = (n.look_up("/profiles/{}?fields[profile]=email,external_id", profile_id) or {}).get("data") or {}
         profile = asked.get("attributes") or {}

@@ -7,15 +7,37 @@ opened on request.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from relay.contract import Draft, Notification, Person, Provider, SecretShape, event, field
+from relay.contract import (
+    Answer,
+    Delivery,
+    Draft,
+    Notification,
+    Person,
+    Provider,
+    SecretShape,
+    event,
+    field,
+)
 from relay.signatures import hmac_sha256
 
 Json = Mapping[str, Any]
+
+#: What asks whether somebody is there: short, and about nothing.
+CHECK = re.compile(rb'\s*\{[^{}]*"type"\s*:\s*"webhook\.test"[^{}]*(\{[^{}]*\}[^{}]*)?\}\s*')
+LONGEST_CHECK = 1000
+
+
+def _greeted(delivery: Delivery) -> Answer | None:
+    """To the check of a URL, which is signed with a key that everybody knows: unanswered, the webhook is not made."""
+    is_check = len(delivery.body) <= LONGEST_CHECK and CHECK.fullmatch(delivery.body)
+    return Answer() if is_check else None
+
 
 provider = Provider(
     name="mailersend",
@@ -24,9 +46,10 @@ provider = Provider(
     verifier=hmac_sha256(header="Signature"),
     notification_id=field("data.id"),
     notification_type=field("type"),
+    handshake=_greeted,
     secret=SecretShape(
         meaning="MailerSend > Domains > your domain > Webhooks > your webhook > Signing secret",
-        mistaken={"mlsn.": "an API token"},
+        mistaken={"mlsn.": "an API token", "test_": "the key of MailerSend's own check, which everybody knows"},
     ),
     options={
         "sent": "An event for every e-mail that is sent.",
@@ -40,7 +63,8 @@ provider = Provider(
 SILENT = """
 activity.clicked_unique activity.opened_unique activity.survey_opened activity.survey_submitted bulk_email.completed
 email_list.verified email_single.verified inbound_forward.failed inbound_message.rejected maintenance.end
-maintenance.start recipient.on_hold_added recipient.on_hold_removed sender_identity.verified sms.sent webhook.test
+maintenance.start recipient.on_hold_added recipient.on_hold_removed sender_identity.verified sms.delivered sms.failed
+sms.sent webhook.test
 """
 provider.ignores(*SILENT.split())
 

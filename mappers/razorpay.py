@@ -223,10 +223,17 @@ def _about_paid(n: Notification, payment_id: str | None, **properties: Any) -> d
     }
 
 
+def _was_no_sale(payment: Json) -> bool:
+    """What is authorised and not captured in time, Razorpay gives back by itself."""
+    return payment.get("captured") in (False, "0", "false")
+
+
 @provider.on("refund.created", "refund.processed")
 def refund(n: Notification) -> Iterator[Draft]:
     """Told once it is processed, which it may be at once."""
     o = _entity(n, "refund")
+    if _was_no_sale(_entity(n, "payment")):
+        return
     amount = from_minor(o["amount"], o.get("currency") or _entity(n, "payment")["currency"])
     draft = _about_paid(n, o.get("payment_id"), refund_id=o["id"])
     money = {"revenue": -amount, "currency": o.get("currency") or _entity(n, "payment")["currency"]}

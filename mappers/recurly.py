@@ -66,7 +66,7 @@ TWINS = {
     "charge_invoice": "created processing past_due failed reopened updated",
     "credit_invoice": "created processing closed voided reopened opened updated",
     "invoice": "created pending processing past_due closed updated",
-    "payment": "scheduled processing succeeded voided fraud_info_updated transaction_status_updated authorized",
+    "payment": "scheduled processing succeeded fraud_info_updated transaction_status_updated authorized",
     "subscription": "updated renewed reactivated prerenewal pending_change.scheduled pause.scheduled pause.modified "
     "pause.canceled",
     "credit_payment": "created voided",
@@ -212,6 +212,18 @@ def refund(n: Notification) -> Iterator[Draft]:
     at_ms = _ms(o.get("collected_at") or o.get("created_at") or n.body["event_time"])
     if money["revenue"]:
         yield event("refund", once=f"refund:{o['id']}", at_ms=at_ms, **money, **about)
+
+
+@provider.on("payment.voided")
+def voided(n: Notification) -> Iterator[Draft]:
+    """A payment that is given back before the gateway settled it has no refund of its own: it never was."""
+    o = _of_uuid(n, "/transactions/{}")
+    money = {"revenue": -from_major(o["amount"]), "currency": o["currency"]}
+    if not money["revenue"] or o.get("type") not in ("purchase", "capture"):
+        return
+    told = {"order_id": (o.get("invoice") or {}).get("id"), "transaction_id": o["id"], "reason": "voided"}
+    at_ms = _ms(o.get("voided_at") or n.body["event_time"])
+    yield event("refund", once=f"refund:{o['id']}", at_ms=at_ms, **money, **_about(o, told))
 
 
 # --- subscriptions ----------------------------------------------------------------------------------------------------

@@ -36,7 +36,12 @@ provider = Provider(
         meaning="RevenueCat > your project > Integrations > Webhooks: the signing secret, or the authorization header",
         mistaken={"sk_": "a secret API key", "appl_": "a public SDK key", "goog_": "a public SDK key"},
     ),
+    options={"apps_only": "What was bought on the web is left out: a source of Stripe or Paddle tells it."},
+    instead=frozenset({"apps_only"}),
 )
+
+#: Stores whose purchases have webhooks of their own: Web Billing is on the merchant's Stripe account.
+WEB_STORES = ("STRIPE", "PADDLE", "RC_BILLING")
 
 #: What moves no money of its own, and what moves within RevenueCat.
 OTHERS = """
@@ -87,6 +92,7 @@ def _about(e: Json) -> dict[str, Any]:
         "person": _person(e, attributes),
         "metadata": {**campaign, **own, **(e.get("metadata") or {})},
         "joins": _keys(e),
+        "without": "apps_only" if e.get("store") in WEB_STORES else None,
         "properties": {
             "order_id": e.get("transaction_id"),
             "subscription_id": e.get("original_transaction_id") if e.get("expiration_at_ms") else None,
@@ -117,10 +123,16 @@ def _said_ms(e: Json) -> int:
     return e.get("event_timestamp_ms") or 0
 
 
+def _price(e: Json) -> tuple[Any, str]:
+    """What the customer paid, in the currency of the purchase; where that is not told, in dollars. None: unknown."""
+    price, currency = e.get("price_in_purchased_currency"), e.get("currency")
+    return (e.get("price"), "USD") if price is None or not currency else (price, currency)
+
+
 def _money(e: Json) -> dict[str, Any]:
-    """What the customer paid, in the currency of the purchase, where the store told it. The tax is an estimate."""
-    price, currency, share = e.get("price_in_purchased_currency"), e.get("currency"), e.get("tax_percentage")
-    if not price or not currency:
+    """The tax is an estimate."""
+    (price, currency), share = _price(e), e.get("tax_percentage")
+    if not price:
         return {}
     revenue, unit = from_major(price), Decimal(1).scaleb(-exponent(currency))
     tax = (revenue * from_major(share)).quantize(unit, ROUND_HALF_UP) if share else None
@@ -145,7 +157,7 @@ def sale(n: Notification) -> Iterator[Draft | Learned]:
     """What is granted, shared or free is no sale; a sale whose price the store did not tell has no revenue."""
     e, about = n.body["event"], _about(n.body["event"])
     yield from _learned(about)
-    once, price = f"transaction:{_transaction(n)}", e.get("price_in_purchased_currency")
+    once, price = f"transaction:{_transaction(n)}", _price(e)[0]
     at_ms = e.get("purchased_at_ms") or _said_ms(e)
     if e.get("period_type") == "TRIAL":
         if n.type == "INITIAL_PURCHASE":
@@ -180,7 +192,7 @@ def cancellation(n: Notification) -> Iterator[Draft | Learned]:
     """A refund, a failed payment (which `BILLING_ISSUE` tells, too), or the wish not to renew."""
     e, about = n.body["event"], _about(n.body["event"])
     yield from _learned(about)
-    reason, price, at_ms = e.get("cancel_reason"), e.get("price_in_purchased_currency"), _said_ms(e)
+    reason, price, at_ms = e.get("cancel_reason"), _price(e)[0], _said_ms(e)
     about["properties"]["reason"] = reason
     if (price is not None and price < 0) or (reason == "CUSTOMER_SUPPORT" and price != 0):
         yield _refund(n, about, "refund", -1)

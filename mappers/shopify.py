@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 from relay.contract import (
     HOME,
     Draft,
+    Forgotten,
     Item,
     Learned,
     Notification,
@@ -65,11 +66,10 @@ provider = Provider(
 #: Twins of what is mapped, steps on the way to it, and what is about goods rather than sales.
 TWINS = """
 app/uninstalled carts/create carts/update checkouts/create checkouts/delete checkouts/update customers/data_request
-customers/delete customers/disable customers/enable customers/redact draft_orders/create draft_orders/delete
-draft_orders/update fulfillments/create fulfillments/update orders/delete orders/edited orders/fulfilled
-orders/partially_fulfilled orders/updated shop/redact shop/update subscription_billing_attempts/challenged
-subscription_contracts/activate subscription_contracts/fail subscription_contracts/pause subscription_contracts/update
-tender_transactions/create
+customers/delete customers/disable customers/enable draft_orders/create draft_orders/delete draft_orders/update
+fulfillments/create fulfillments/update orders/delete orders/edited orders/fulfilled orders/partially_fulfilled
+orders/updated shop/redact shop/update subscription_billing_attempts/challenged subscription_contracts/activate
+subscription_contracts/fail subscription_contracts/pause subscription_contracts/update tender_transactions/create
 """
 provider.ignores(*TWINS.split())
 
@@ -159,8 +159,7 @@ SALES = {
 
 
 def _kind_of(order: Json) -> str:
-    tags = [tag.strip().lower() for tag in (order.get("tags") or "").split(",")]
-    marks = [order.get("source_name") or "", *tags]
+    marks = [order.get("source_name") or "", *(tag.strip().lower() for tag in (order.get("tags") or "").split(","))]
     return next((SALES[mark] for mark in marks if mark in SALES), "purchase")
 
 
@@ -234,10 +233,12 @@ PARTS = (
 
 def _parts(refund: Json, *, is_tax_apart: bool) -> Iterator[tuple[int, Json]]:
     """Sums of money, each in the shop's and in the buyer's currency, and their signs."""
+    adjusted = {each.get("kind") for each in refund.get("order_adjustments") or ()}
     for key, net, tax, sign in PARTS:
-        for item in refund.get(key) or ():
-            found = (item.get(net), item.get(tax) if is_tax_apart else None)
-            yield from ((sign, part) for part in found if part)
+        is_twice = key == "refund_shipping_lines" and "shipping_refund" in adjusted  # API 2025-04 says both
+        for item in () if is_twice else refund.get(key) or ():
+            names = (net, tax) if is_tax_apart else (net,)
+            yield from ((sign, item[name]) for name in names if item.get(name))
     if refund.get("total_duties_set"):
         yield 1, refund["total_duties_set"]
 
@@ -373,14 +374,9 @@ def billed(n: Notification) -> Iterator[Learned]:
 @provider.on("subscription_billing_attempts/failure")
 def not_billed(n: Notification) -> Iterator[Draft]:
     o, subscription = n.body, str(n.body["subscription_contract_id"])
-    yield event(
-        "payment_failed",
-        once=f"payment_failed:attempt:{o.get('id') or o['idempotency_key']}",
-        at_ms=_told_ms(n),
-        properties={"subscription_id": subscription, "reason": o.get("error_code")},
-        joins=(f"subscription:{subscription}",),
-        waits=True,
-    )
+    once, joins = f"payment_failed:attempt:{o.get('id') or o['idempotency_key']}", (f"subscription:{subscription}",)
+    told = {"subscription_id": subscription, "reason": o.get("error_code")}
+    yield event("payment_failed", once=once, at_ms=_told_ms(n), properties=told, joins=joins, waits=True)
 
 
 # --- customers --------------------------------------------------------------------------------------------------------
@@ -391,10 +387,14 @@ def customer(n: Notification) -> Iterator[Draft | Learned]:
     o, person = n.body, _who({"customer": n.body})
     yield Learned(keys=_of_customer({"customer": o}), person=person)
     if n.type == "customers/create":
-        yield identify(
-            once=f"identify:{o['id']}",
-            at_ms=_at_ms(o.get("created_at")),
-            person=person,
-            properties={"country": (o.get("default_address") or {}).get("country_code")},
-            option="identify",
-        )
+        once, traits = f"identify:{o['id']}", {"country": (o.get("default_address") or {}).get("country_code")}
+        at_ms = _at_ms(o.get("created_at"))
+        yield identify(once=once, at_ms=at_ms, person=person, properties=traits, option="identify")
+
+
+@provider.on("customers/redact")
+def redacted(n: Notification) -> Iterator[Forgotten]:
+    """Somebody asked the shop to be forgotten."""
+    orders = tuple(f"order:{order}" for order in n.body.get("orders_to_redact") or ())
+    if keys := _of_customer(n.body) + orders:
+        yield Forgotten(keys=keys)

@@ -27,8 +27,9 @@ from mappers._stripe_objects import (
     is_invoiced,
     may_have_session,
     named,
-    origins,
+    paid_of,
     payment_keys,
+    payments_of,
     refunds_of,
     sold_by_invoice,
     sold_by_payment,
@@ -51,6 +52,7 @@ from mappers._stripe_values import (
     keys,
     known,
     move,
+    periods,
     plan_of,
     ref,
     rows,
@@ -182,14 +184,14 @@ def invoice_paid(n: Notification) -> Iterator[Draft | Learned]:
     invoice, subscription = _object(n), subscription_of(_object(n))
     draft, sale = about_invoice(invoice, subscription), invoice_keys(invoice)
     yield Learned(keys=sale + draft["joins"][1:], person=draft["person"], metadata=draft["metadata"])
-    has_session, paid_by = may_have_session(invoice, subscription), origins(sale)
-    if paid_by and not has_session:
-        yield Learned(keys=paid_by, marks=(OF_INVOICE,))
-    name = SALES.get(invoice.get("billing_reason") or "subscription", "purchase") if subscription else "purchase"
+    has_session = may_have_session(invoice, subscription)
     at_ms = _at_ms(n, dig(invoice, ("status_transitions", "paid_at")))
+    if payments := payments_of(invoice, sale, has_session=has_session, at_ms=at_ms):
+        yield Learned(keys=payments, marks=(OF_INVOICE,))
+    name = SALES.get(invoice.get("billing_reason") or "subscription", "purchase") if subscription else "purchase"
     moved = invoice_move(invoice) if name == "plan_changed" else {}
     draft["properties"] |= moved
-    if paid := invoice.get("amount_paid", invoice.get("amount_due")):
+    if paid := paid_of(invoice):
         draft["waits"] = bool(subscription) or has_session
         draft |= after_trial(draft, invoice, subscription) if name in AFTER_TRIAL else {}
         draft = sold_by_invoice(draft, invoice, paid)
@@ -238,7 +240,7 @@ def payment(n: Notification) -> Iterator[Draft | Learned]:
     if person.email or person.customer_id or draft["metadata"]:  # else it is no answer to what waits for one
         yield Learned(keys=sale + learned, person=person, metadata=draft["metadata"])
     if (amount := came_in(o)) and o.get("captured", True) and not is_told:
-        draft = sold_by_payment(draft, o, amount)
+        draft = sold_by_payment(draft, o, amount, at_ms=_at_ms(n))
         yield Draft(event_type="conversion", name="purchase", once=sale, at_ms=_at_ms(n), **draft)
 
 
@@ -289,12 +291,11 @@ def _told(n: Notification, name: str, draft: dict[str, Any], properties: Json) -
 
 
 def _learned(n: Notification, draft: dict[str, Any]) -> Iterator[Learned]:
-    was = dig(n.body, ("data", "previous_attributes", "status"))
-    is_resumed = n.type.endswith(".resumed") or was == "paused"
-    trial, paid_from = f"trial:{named(_object(n))}", converted_at(_object(n), is_resumed=is_resumed)
+    subscription, was = _object(n), dig(n.body, ("data", "previous_attributes", "status"))
+    trial, is_resumed = f"trial:{named(subscription)}", n.type.endswith(".resumed") or was == "paused"
     yield Learned(keys=draft["joins"][1:], person=draft["person"], metadata=draft["metadata"])
-    yield Learned(keys=(trial,))
-    if paid_from:
+    yield Learned(keys=(trial, *(f"{trial}:{start}" for start in periods(subscription))))
+    if paid_from := converted_at(subscription, is_resumed=is_resumed):
         yield Learned(keys=tuple(f"{trial}:{start}" for start in paid_from), marks=("trial",))
 
 
@@ -351,7 +352,7 @@ def refund(n: Notification) -> Iterator[Draft]:
         was = dig(n.body, ("data", "previous_attributes", "status"))
         is_back = by_charge or was == "succeeded" or n.type == "refund.failed"
     if not by_charge and (is_back or status == "succeeded"):
-        yield _refund(o, "refund", o["created"] * 1000)
+        yield _refund(o, "refund", _at_ms(n, o.get("created")))
     if is_back:
         yield _refund(o, "refund_reversed", _at_ms(n))
 
@@ -364,7 +365,7 @@ def charge_refunded(n: Notification) -> Iterator[Draft | Learned]:
     yield Learned(keys=draft["joins"][1:], person=draft["person"], metadata=draft["metadata"])
     for refund in listed:
         if (refund.get("status") or "succeeded") == "succeeded":
-            yield _refund(refund, "refund", refund["created"] * 1000)
+            yield _refund(refund, "refund", _at_ms(n, refund.get("created")))
     total, before = charge["amount_refunded"], dig(n.body, ("data", "previous_attributes", "amount_refunded")) or 0
     if total > before and not listed and (_is_told_by_charge(n, since="") or rows(charge.get("refunds"))):
         step, currency = from_minor(total - before, charge["currency"], DECIMALS), charge["currency"].upper()

@@ -26,6 +26,14 @@ def delivery(body: str) -> Delivery:
     return Delivery(body=body.encode(), headers={"content-type": "application/json"})
 
 
+def test_the_test_of_an_event_stream_is_nobodys_sign_up() -> None:
+    user = {"user_id": USER, "email": "erika@example.com", "created_at": AT}
+    event = {"specversion": "1.0", "id": "evt_1", "type": "user.created", "time": AT, "data": {"object": user}}
+    sent = [{**event, "a0purpose": "test"}, event]
+
+    assert [True, False] == [one.is_test for body in sent for one in provider.notifications(delivery(json.dumps(body)))]
+
+
 def test_a_sign_up_that_both_streams_tell_counts_once() -> None:
     user = {"user_id": USER, "email": "erika@example.com", "created_at": AT}
     event = {"specversion": "1.0", "id": "evt_1", "type": "user.created", "time": AT, "data": {"object": user}}

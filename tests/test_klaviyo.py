@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from mappers.klaviyo import provider
 from relay.contract import Accepted, Delivery, Reason, Refused
+from relay.identity import hash_email
 from relay.rehearsal import START_MS, rehearse
 from relay.store.schema import Outcome
 
@@ -35,6 +37,17 @@ def test_one_form_that_asks_for_both_is_one_subscription() -> None:
         life.finish()
 
         assert ["newsletter_subscribed"] == [event["event_name"] for event in life.sent]
+
+
+@pytest.mark.parametrize("name", ["email", "Email", "Recipient Email Address"])
+def test_the_address_may_stand_among_the_properties_of_the_event(name: str) -> None:
+    with rehearse(provider) as stage:
+        life = stage.begin()
+        clicked: Any = {name: "erika@example.com"}
+        life.tell(told(item("clicked_email", "e1", **clicked)))
+        life.finish()
+
+        assert [hash_email("erika@example.com")] == [event["user_id"] for event in life.sent]
 
 
 def test_what_once_named_the_address_tells_whose_a_later_click_is() -> None:
@@ -76,3 +89,14 @@ def test_a_signature_made_elsewhere_fits() -> None:
 
     assert Accepted(0) == verify(Delivery(body=b"{}", headers=headers), [KEY], now_ms=START_MS)
     assert Refused(Reason.MISMATCH) == verify(Delivery(body=b"{}", headers=later), [KEY], now_ms=START_MS)
+
+
+@pytest.mark.parametrize("moment", ["2024-01-04T18:05:25+00:00", "1704391525", "1704391525000"])
+def test_the_time_may_be_written_otherwise(moment: str) -> None:
+    body, verify = told(item("clicked_email", "e1")).body, provider.verifier.verify
+    mac = hmac.digest(KEY.encode(), body + moment.encode(), "sha256").hex()
+    headers = {"klaviyo-timestamp": moment, "klaviyo-signature": mac, "klaviyo-webhook-id": "01HF"}
+    shifted = Delivery(body=body[:-1], headers={**headers, "klaviyo-timestamp": f"}}{moment}"})
+
+    assert Accepted(0) == verify(Delivery(body=body, headers=headers), [KEY], now_ms=START_MS)
+    assert Refused(Reason.MALFORMED) == verify(shifted, [KEY], now_ms=START_MS)

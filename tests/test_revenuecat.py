@@ -1,6 +1,7 @@
 """RevenueCat: promises that take more than one notification, and its two ways to prove who speaks."""
 
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from mappers.revenuecat import provider
 from relay.contract import Accepted, Delivery, Draft, Reason, Refused, Verdict
+from relay.rehearsal import rehearse
 from relay.scenarios import TELLINGS, Scenario, Telling, check_scenario, read_scenarios, stage_for
 
 SCENARIOS = read_scenarios(Path(__file__).parent / "scenarios" / "revenuecat")
@@ -89,10 +91,15 @@ def test_parts_given_back_are_refunds_of_their_own() -> None:
     assert part.once != rest.once
 
 
-def test_the_price_in_dollars_is_never_told() -> None:
-    (told,) = drafts("INITIAL_PURCHASE__paid", price_in_purchased_currency=None)
+@pytest.mark.parametrize(
+    "price, expected",
+    [(9.99, (Decimal("9.99"), "EUR")), (None, (Decimal("10.79"), "USD"))],
+    ids=["both are told", "no other is told"],
+)
+def test_the_price_in_dollars_is_told_where_no_other_is(price: float | None, expected: tuple[Decimal, str]) -> None:
+    (told,) = drafts("INITIAL_PURCHASE__paid", price_in_purchased_currency=price)
 
-    assert (None, None) == (told.revenue, told.currency)
+    assert expected == (told.revenue, told.currency)
 
 
 @pytest.mark.parametrize("attributes", [{"$email": "erika@example.com"}, {"$email": {"value": "erika@example.com"}}])
@@ -100,3 +107,17 @@ def test_attributes_may_come_without_their_times(attributes: dict[str, Any]) -> 
     (told,) = drafts("INITIAL_PURCHASE__paid", subscriber_attributes=attributes)
 
     assert told.person.email == "erika@example.com"
+
+
+@pytest.mark.parametrize("store, expected", [("STRIPE", 0), ("PADDLE", 0), ("RC_BILLING", 0), ("PLAY_STORE", 1)])
+def test_what_another_source_tells_is_left_out_where_asked(store: str, expected: int) -> None:
+    body = json.loads((CASES / "INITIAL_PURCHASE__paid.json").read_text(encoding="utf-8"))["body"]
+    body["event"]["store"] = store
+    said = Delivery(body=json.dumps(body).encode(), headers={})
+    for options, leaves in ([], 1), (["apps_only"], expected):
+        with rehearse(provider, options=options) as stage:
+            life = stage.begin()
+            life.tell(said)
+            life.finish()
+
+            assert leaves == len(life.sent)

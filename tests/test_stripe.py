@@ -168,6 +168,31 @@ def test_the_sale_of_an_invoice_is_told_by_the_invoice_alone(names: tuple[str, .
         assert [("subscription_started", Decimal("29.00"))] == ledger(drafts(*order))
 
 
+def like(body: Mapping[str, Any], paid: Mapping[str, Any], **values: Any) -> set[str]:
+    """Where this payment meets an invoice that the same customer paid with as much."""
+    other = deepcopy(dict(body))
+    other["data"]["object"] |= {name: paid["data"]["object"][name] for name in ("customer", "currency")} | values
+    other["created"] = paid["data"]["object"]["status_transitions"]["paid_at"] + 59 * 60
+    amount = paid["data"]["object"]["amount_paid"]
+    other["data"]["object"] |= {"amount": amount, "amount_received": amount}
+    (draft,) = (thing for thing in told(other) if isinstance(thing, Draft))
+    marked = {key for thing in told(paid) if isinstance(thing, Learned) and "of_invoice" in thing.marks
+              for key in thing.keys}  # fmt: skip
+    return marked & set(draft.joins)
+
+
+def test_a_payment_of_a_session_is_left_to_the_invoice_that_is_like_it() -> None:
+    """The session and the link between them may be lost, and since basil neither names the other."""
+    payment, invoice = CASES["payment_intent.succeeded__of_checkout"]["body"], CASES["invoice.paid__checkout"]["body"]
+
+    assert 1 == len(like(payment, invoice))
+
+
+@pytest.mark.parametrize("case", ["payment_intent.succeeded__elements", "payment_intent.succeeded__unsure"])
+def test_a_payment_that_names_no_session_is_never_taken_for_that_of_an_invoice(case: str) -> None:
+    assert set[str]() == like(CASES[case]["body"], CASES["invoice.paid__checkout"]["body"])
+
+
 def test_a_payment_that_fails_is_told_once_by_each_attempt() -> None:
     by_charge = deepcopy(CASES["charge.failed__declined"]["body"])
     by_charge["data"]["object"]["id"] = CASES["payment_intent.payment_failed__declined"]["body"]["data"]["object"][
@@ -288,7 +313,7 @@ def test_credit_takes_its_share_of_the_tax() -> None:
 
 def test_the_first_payment_after_a_trial_may_convert_it_once() -> None:
     (draft,) = drafts("invoice.paid__subscription_cycle")
-    trial, period = (join for join in draft.joins if join.startswith("trial:"))
+    period, trial = (join for join in draft.joins if join.startswith("trial:"))
     began = CASES["invoice.paid__subscription_cycle"]["body"]["data"]["object"]["lines"]["data"][0]["period"]["start"]
     body = deepcopy(CASES["customer.subscription.created__trial"]["body"])
     body["data"]["object"]["trial_end"] = began  # the trial ends where the period begins that is paid
@@ -312,6 +337,28 @@ def test_a_trial_that_was_paused_is_converted_where_the_subscription_goes_on() -
     }
 
     assert {f"trial:{subscription['id']}:{start}" for start in (subscription["trial_end"], begins)} == marked
+
+
+def test_what_is_paid_waits_for_the_word_about_its_own_period() -> None:
+    """A trial may have ended, or gone on after a pause, where it begins: to know the subscription is not enough."""
+    (renewal,) = drafts("invoice.paid__subscription_cycle")
+    _, subscription, began = renewal.joins[0].split(":")
+    body = deepcopy(CASES["customer.subscription.updated__renewal"]["body"])
+    body["data"]["object"]["id"] = subscription
+    (item,) = body["data"]["object"]["items"]["data"]
+    said = []
+    for start in (int(began) - 1, int(began)):
+        item["current_period_start"] = start
+        said.append({key for thing in told(body) if isinstance(thing, Learned) for key in thing.keys})
+
+    assert [False, True] == [renewal.joins[0] in keys for keys in said]
+
+
+def test_a_proration_waits_for_no_period() -> None:
+    """It begins where none does."""
+    (change,) = drafts("invoice.paid__upgrade")
+
+    assert f"trial:{change.properties['subscription_id']}" == change.joins[0]
 
 
 def test_what_was_used_before_does_not_hide_what_is_bought() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from relay.scenarios import Entry, Scenario, entry
-from tests.scenarios.stripe import other_lives
+from tests.scenarios.stripe import further_lives, other_lives
 from tests.scenarios.stripe.shop import ADA, BASIL, BOB, ENDIVE, MONTH, VERSIONS, Shop
 from tests.scenarios.stripe.told import LIVES, OPTIONS, Life, life
 from tests.scenarios.stripe.verbs import (
@@ -23,7 +23,7 @@ from tests.scenarios.stripe.verbs import (
     refunds,
 )
 
-__all__ = ["MORE", "SCENARIOS", "other_lives"]  # the latter registers its lives
+__all__ = ["MORE", "SCENARIOS", "further_lives", "other_lives"]  # the latter two register their lives
 
 # --- one-off sales ----------------------------------------------------------------------------------------------------
 
@@ -421,7 +421,7 @@ def _entries(ledger: str) -> list[Entry]:
 def _scenario(told: Life, version: str, options: tuple[str, ...]) -> Scenario:
     shop = Shop(version)
     told.happens(shop)
-    links = told.links if options and version >= BASIL else ()
+    kept = {*told.words, *(told.links if options and version == BASIL else ())}
     return Scenario(
         name=f"{told.happens.__name__}, {version}{', options on' if options else ''}",
         about=told.happens.__doc__ or "",
@@ -430,7 +430,7 @@ def _scenario(told: Life, version: str, options: tuple[str, ...]) -> Scenario:
         revenue={currency: Decimal(amount) for currency, amount in told.revenue.items()},
         options=options,
         policy=told.policy,
-        kept=[place for place, said in enumerate(shop.said) if said["type"] in links],
+        kept=[place for place, said in enumerate(shop.said) if said["type"] in kept],
     )
 
 

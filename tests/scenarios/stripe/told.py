@@ -21,8 +21,10 @@ class Life:
     #: Whether it is told with the options on, with them off, or in both ways.
     options: tuple[tuple[str, ...], ...] = ((), OPTIONS)
     policy: Mapping[str, Any] = field(default_factory=dict)
-    #: Types that no drop may hit with the options on since basil: nothing else links a payment to its invoice.
+    #: Types that no drop may hit with the options on in basil: nothing else says that a payment has an invoice.
     links: tuple[str, ...] = ()
+    #: Types that no drop may hit at all: nothing else says that a payment is the first after a trial.
+    words: tuple[str, ...] = ()
 
 
 LIVES: list[Life] = []
