@@ -84,7 +84,9 @@ class VerifyTable(_Table):
         "basic (user:password), bearer, token.",
     )
     signature: Places | None = Field(
-        None, description="Where the signature stands: header:X-Signature, query:, form: or json: with a dotted path."
+        None,
+        description="Where the signature stands: header:X-Signature, query:, form: or json: with a dotted path. A list "
+        "of places: one that fits is enough.",
     )
     algorithm: Algorithm = Field(
         "sha256", description="HMAC with sha256, sha1 or sha512; or a public key: ecdsa-p256, ed25519, rsa-sha256."
@@ -142,6 +144,11 @@ class NotificationTable(_Table):
     )
     items: Expr | None = Field(
         None, description="The list of items in the body. Unset: the whole body; a list is one item for each."
+    )
+    shared: Expr | None = Field(
+        None,
+        description="With items: an object of what the body says for all of them, such as {currency: currency}. Each "
+        "item has it beside its own fields.",
     )
     id: Exprs | None = Field(
         None, description="The sender's id of the notification; several are joined. Unset: a digest of the item."

@@ -37,7 +37,7 @@ from relay.declarations import (
 from relay.declared_handshakes import Greeted, challenge_of, greeting_of
 from relay.declared_mappers import Say, is_code, is_currency, saying
 from relay.declared_verifiers import faults, verifier_of
-from relay.expressions import Expression, is_true
+from relay.expressions import Expression, is_true, kind_of
 from relay.signatures import form_of
 from relay.tables import Complaints, NameOf, Table, meant, sentences
 
@@ -114,6 +114,8 @@ def _misfits(
         yield f"{name_of('notification')} is missing. Say in a table what a delivery consists of: at least its type."
     elif notification.type is None:
         yield f"{name_of('notification.type')} is missing. Give an expression; for one and the same: \"'order'\"."
+    if notification is not None and notification.shared and notification.items is None:
+        yield f"{name_of('notification.shared')} has no effect without items. Set items, or remove it."
     handshake = declaration.handshake
     if handshake and (handshake.when is None) is not (handshake.answer is None):
         yield f"{name_of('handshake')} needs both when and answer, to tell a handshake and to answer it. Set the other."
@@ -202,7 +204,7 @@ def _provider(
         notification_id=_id_reader(notification, verify, reader),
         secret=SecretShape(meaning=f"The sender's signing secret, for the source {slug} that relay.toml declares."),
         parse={"json": parse_json, "json_lines": _lines, "form": form_of}[notification.format],
-        items=_items(notification, verify, name_of("notification.items")),
+        items=_items(notification, verify, name_of),
     )
     if notification.account:
         provider.account = reader("account", notification.account)
@@ -275,15 +277,23 @@ def _lines(body: bytes) -> Any:
     return [parse_json(line) for line in body.splitlines() if line.strip()]
 
 
-def _items(notification: NotificationTable, verify: VerifyTable, place: str) -> Callable[[Any], Sequence[Any]]:
+def _items(notification: NotificationTable, verify: VerifyTable, name_of: NameOf) -> Callable[[Any], Sequence[Any]]:
     if _is_of_delivery(notification, verify) and not _has_several(notification):
         return lambda body: (body,)
     if notification.items is None:
         return lambda body: body if isinstance(body, list) else (body,)
-    expression = Expression(notification.items, place)
+    expression = Expression(notification.items, name_of("notification.items"))
+    shared = Expression(notification.shared, name_of("notification.shared")) if notification.shared else None
 
     def split(body: Any) -> Sequence[Any]:
-        found = expression.required(expression.value(Item(body, {})))
-        return found if isinstance(found, list) else (found,)
+        whole = Item(body, {})
+        found = expression.required(expression.value(whole))
+        items = found if isinstance(found, list) else (found,)
+        beside = None if shared is None else shared.value(whole)
+        if shared is None or beside is None:
+            return items
+        if not isinstance(beside, dict):
+            shared.fail(f"finds {kind_of(beside)}, which is no object")
+        return [{**beside, **item} if isinstance(item, dict) else item for item in items]
 
     return split

@@ -12,8 +12,10 @@ from email.utils import format_datetime, parsedate_to_datetime
 from typing import Literal
 
 #: `seconds`, `milliseconds`: Unix time. `seconds_of_10_digits`: since 2001 and until 2286, and nothing shorter or
-#: longer. `seconds_or_milliseconds`: told apart by length.
-Unit = Literal["seconds", "milliseconds", "seconds_of_10_digits", "seconds_or_milliseconds", "iso8601", "rfc1123"]
+#: longer. `seconds_or_milliseconds`: told apart by length. `any`: for providers that do not say, written as `rfc1123`.
+Unit = Literal[
+    "seconds", "milliseconds", "seconds_of_10_digits", "seconds_or_milliseconds", "iso8601", "rfc1123", "any"
+]
 
 #: Unix time with more digits is in milliseconds.
 _SECONDS_LENGTH = 11
@@ -26,6 +28,7 @@ _FORMS: dict[Unit, re.Pattern[str]] = {
     "iso8601": re.compile(rf"[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}[T ]{_CLOCK}(\.[0-9]+)?(Z|[+-][0-9]{{2}}:?[0-9]{{2}})?"),
     "rfc1123": re.compile(rf"[A-Z][a-z]{{2}}, [0-9]{{1,2}} [A-Z][a-z]{{2}} [0-9]{{4}} {_CLOCK} (GMT|UTC|\+0000)"),
 }
+_FORMS["any"] = re.compile("|".join(_FORMS[unit].pattern for unit in ("rfc1123", "iso8601", "seconds_or_milliseconds")))
 
 
 def read_ms(text: str, unit: Unit) -> int:
@@ -43,6 +46,9 @@ def read_ms(text: str, unit: Unit) -> int:
             return _unix_ms(datetime.fromisoformat(text))
         case "rfc1123":
             return _unix_ms(parsedate_to_datetime(text))
+        case "any":
+            units: tuple[Unit, ...] = ("rfc1123", "iso8601", "seconds_or_milliseconds")
+            return read_ms(text, next(one for one in units if _FORMS[one].fullmatch(text)))
 
 
 def write(now_ms: int, unit: Unit) -> str:
@@ -54,7 +60,7 @@ def write(now_ms: int, unit: Unit) -> str:
             return str(now_ms // 1000)
         case "iso8601":
             return f"{datetime.fromtimestamp(now_ms // 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"
-        case "rfc1123":
+        case "rfc1123" | "any":
             return format_datetime(datetime.fromtimestamp(now_ms // 1000, UTC), usegmt=True)
 
 

@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import load_der_public_key, load_pem_private_key, load_pem_public_key
 from cryptography.x509.oid import NameOID
 
+from relay.verification import KeptKeyError
+
 Key = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey
 
 _RAW_LENGTH = 32
@@ -27,7 +29,7 @@ _RAW_LENGTH = 32
 def public_key(text: str, kind: str) -> Key:
     """Of the kind `ecdsa-p256`, `ed25519` or `rsa-sha256`.
 
-    From PEM, from base64 of DER, or (Ed25519) from the raw bytes in hex, or in base64 behind `whpk_`.
+    From PEM, from base64 of DER, or (Ed25519) from the raw bytes in hex or base64, `whpk_` before it or not.
     """
     try:
         if text.startswith("-----BEGIN"):
@@ -51,8 +53,9 @@ def public_key(text: str, kind: str) -> Key:
 
 
 def _raw(text: str) -> bytes | None:
+    is_hex = len(text) == 2 * _RAW_LENGTH
     try:
-        raw = base64.b64decode(text[5:], validate=True) if text.startswith("whpk_") else binascii.unhexlify(text)
+        raw = binascii.unhexlify(text) if is_hex else base64.b64decode(text.removeprefix("whpk_"), validate=True)
     except ValueError:
         return None
     return raw if len(raw) == _RAW_LENGTH else None
@@ -94,7 +97,7 @@ def _private_key(pem: str) -> object:
         return load_pem_private_key(pem.encode(), None)
     except (TypeError, ValueError, UnsupportedAlgorithm):
         msg = "it holds no private key as PEM, and the provider keeps its own to itself"
-        raise ValueError(msg) from None
+        raise KeptKeyError(msg) from None
 
 
 @dataclass(frozen=True, slots=True)

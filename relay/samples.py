@@ -20,6 +20,7 @@ from typing import Any
 from uuid import UUID
 
 from relay.contract import Delivery, Provider
+from relay.verification import KeptKeyError
 
 #: A made-up id is at least this long behind its prefix, so that none is made twice.
 _ID_LENGTH = 16
@@ -167,10 +168,12 @@ def notification_id(provider: Provider, delivery: Delivery) -> str:
 def signed(delivery: Delivery, provider: Provider, secret: str, *, now_ms: int) -> Delivery:
     """The delivery as it is to be sent: a signature may stand in its headers, its query or its body.
 
-    Raises `SampleError` where the secret cannot sign.
+    Raises `SampleError` where the secret cannot sign, `KeptKeyError` where no secret of a source can.
     """
     try:
         return provider.verifier.sign(delivery, secret, now_ms=now_ms)
+    except KeptKeyError:
+        raise
     except Exception as error:
         msg = f"the secret cannot sign for {provider.title}: {error}. {provider.secret.meaning}"
         raise SampleError(msg) from error

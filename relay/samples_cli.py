@@ -12,7 +12,7 @@ from relay.outbox_cli import Json
 from relay.terminal import FOUND, WRONG, fail, out, own_name, show_json, warn
 
 if TYPE_CHECKING:
-    from relay.contract import Provider
+    from relay.contract import Delivery, Provider
     from relay.samples import Case
     from relay.settings import Settings
     from relay.sources import Source
@@ -154,7 +154,7 @@ def _post_all(
                 delivery = replace(delivery, url=public + asked, query=query)
                 if delivery.answers is not None:
                     _lend(delivery.answers, provider, source)
-                sent = samples.signed(delivery, provider, secret, now_ms=now_ms)
+                sent = _signed(delivery, provider, source, secret, now_ms=now_ms, warns=not answers)
                 to = f"{address}?{sent.query}" if sent.query else address
                 answer = http.post(to, content=sent.body, headers=dict(sent.headers))
             except samples.SampleError as error:
@@ -167,6 +167,23 @@ def _post_all(
                 "answer": answer.text,
             })  # fmt: skip
     return answers
+
+
+def _signed(
+    delivery: Delivery, provider: Provider, source: Source | None, secret: str, *, now_ms: int, warns: bool
+) -> Delivery:
+    """As it is to be sent: unsigned, where only the provider can sign."""
+    from relay import samples
+    from relay.verification import KeptKeyError
+
+    try:
+        return samples.signed(delivery, provider, secret, now_ms=now_ms)
+    except KeptKeyError:
+        if warns:
+            name = source.slug if source else provider.name
+            warn(f"only {provider.title} has the key that signs, so this sample goes unsigned. Where nobody else sends "
+                 f'anything, let the relay take it all the same: "{own_name()} shadow {name} --for 10m".')  # fmt: skip
+        return delivery
 
 
 def _lend(answers: Mapping[str, Any], provider: Provider, source: Source | None) -> None:

@@ -121,7 +121,7 @@ class Versioned:
 class Signature:
     """A signature over a template of the delivery. Raises `ValueError` for a place, template or word that is none."""
 
-    #: Where it stands: the first of these places where something is.
+    #: Where it may stand: one that fits is enough, and a time beside it is that of the first place.
     places: tuple[str, ...]
     form: Form = field(default_factory=Plain)
     message: Template = field(default_factory=lambda: Template("{body}"))
@@ -161,10 +161,12 @@ class Signature:
     def verify(
         self, delivery: Delivery, secrets: Sequence[str], *, now_ms: int, tolerance_s: int | None = None
     ) -> Verdict:
-        sent = next((found for place in self._places if (found := place(delivery)) is not None), None)
-        if sent is None:
+        sent = [found for place in self._places if (found := place(delivery)) is not None]
+        if not sent:
             return Refused(Reason.MISSING)
-        timestamp, texts = self.form.read(sent)
+        timestamp, texts = self.form.read(sent[0])
+        for other in sent[1:]:
+            texts = [*texts, *self._texts(other)]
         if self._time is not None and (timestamp := self._time(delivery)) is None:
             return Refused(Reason.MISSING)
         signed_ms = None if self.unit is None else read_ms(timestamp or "", self.unit)
@@ -179,6 +181,13 @@ class Signature:
                 limit_s = self.tolerance_s if tolerance_s is None else tolerance_s
                 return within(signed_ms, now_ms=now_ms, tolerance_s=limit_s) or Accepted(index)
         return Refused(Reason.MISMATCH_OR_URL if self.message.signs_url else Reason.MISMATCH)
+
+    def _texts(self, sent: str) -> list[str]:
+        """Those of another place than the first, which need not be of the form."""
+        try:
+            return self.form.read(sent)[1]
+        except ValueError:
+            return []
 
     def _decoded(self, texts: list[str]) -> list[bytes]:
         """Those that can be signatures. Raises `ValueError` where none can, and where there are far too many."""

@@ -69,8 +69,8 @@ def _hmac(
 ) -> Signature:
     """HMAC of the raw body, or of another message, in one header.
 
-    Of several headers the first that is there counts. `prefix` must stand before the signature; with a `separator`
-    several signatures may stand in the header, and one of them must fit. `key` says how the secret is decoded.
+    In one of several headers, where there are several. `prefix` must stand before the signature; with a `separator`
+    several signatures may stand in a header, and one of them must fit. `key` says how the secret is decoded.
     """
     return Signature(
         places=_headers(header),

@@ -68,6 +68,10 @@ class NeedsCertificate:
 Verdict = Accepted | Refused | NeedsCertificate
 
 
+class KeptKeyError(ValueError):
+    """Only the provider can sign: it keeps the private key to itself."""
+
+
 class Verifier(Protocol):
     """Checks the raw bytes in constant time. All methods are pure; `verify` never raises, whatever the bytes."""
 
@@ -99,7 +103,7 @@ class Verifier(Protocol):
         """The delivery as the provider would send it, for samples and tests.
 
         `secret` is the source's own, but with public keys and certificates, whose family says what signs. Raises
-        `ValueError` where it cannot sign.
+        `ValueError` where it cannot sign, `KeptKeyError` where that needs a key which only the provider has.
         """
 
 

@@ -384,9 +384,32 @@ def test_a_time_that_is_not_enforced_may_be_any() -> None:
     assert Accepted(0) == verdict
 
 
-def test_a_public_key_is_a_secret_too() -> None:
+def test_of_several_places_one_signature_that_fits_is_enough() -> None:
+    """As where a sender that is about to change its secret numbers its headers: one for each secret."""
+    table = {"signature": ["header:X-S-1", "header:X-S-2"]}
+    fits, not_mine = hex_hmac(BODY, SECRET), hex_hmac(BODY, "another secret")
+
+    def verdict(*signatures: str) -> Any:
+        headers = {f"x-s-{number}": text for number, text in enumerate(signatures, 1)}
+        return verifier(table).verify(sent_as({"headers": headers}), [SECRET], now_ms=NOW_MS)
+
+    assert [Accepted(0)] * 4 == [verdict(*sent) for sent in ((fits,), (not_mine, fits), ("none", fits), (fits, "none"))]
+    assert all(
+        isinstance(verdict(*sent), Refused) for sent in ((not_mine, not_mine), ("none", not_mine), ("none",), ())
+    )
+
+
+@pytest.mark.parametrize("form", ["der", "pem", "hex", "base64", "whpk"])
+def test_a_public_key_is_a_secret_too(form: str) -> None:
     key = Ed25519PrivateKey.from_private_bytes(b"s" * 32)
-    public = b64(key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+    raw = key.public_key().public_bytes_raw()
+    public = {
+        "der": b64(key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)),
+        "pem": key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode(),
+        "hex": raw.hex(),
+        "base64": b64(raw),
+        "whpk": f"whpk_{b64(raw)}",
+    }[form]
     table = {
         "signature": "header:X-S",
         "algorithm": "ed25519",
@@ -481,6 +504,31 @@ def test_the_items_may_stand_deep_inside(declared: Declared) -> None:
     found = mapped(declared(toml), {"data": {"events": [order(id="a"), order(id="b", order={"id": 8})]}})
 
     assert [("a", 7), ("b", 8)] == [(one.notification_id, event_of(one)["properties"]["order_id"]) for one in found]
+
+
+SHARED = 'id = "id"\nitems = "groups[].orders[]"\nshared = "{at: sent_at, currency: money.currency}"'
+
+
+def test_lists_in_lists_are_items_too_with_what_the_body_says_for_all(declared: Declared) -> None:
+    toml = changed('currency = "order.currency"', 'currency = "currency"', changed('id = "id"', SHARED))
+    own = {name: value for name, value in order().items() if name != "at"}
+    orders = [{**own, "id": "a"}, {**own, "id": "b", "currency": "USD", "order": {"id": 8, "total": 5}}, 5]
+    body = {"sent_at": order()["at"], "money": {"currency": "EUR"}, "groups": [{"orders": orders}, {"orders": []}]}
+
+    first, second, third = mapped(declared(toml), body)
+
+    assert ["EUR", "USD"] == [event_of(one)["currency"] for one in (first, second)]
+    assert event_of(first)["timestamp"] == event_of(mapped(declared(), order())[0])["timestamp"]
+    assert Outcome.NOT_MAPPED is third.outcome
+
+
+def test_what_is_shared_is_an_object_or_nothing(declared: Declared) -> None:
+    toml = changed('id = "id"', 'id = "id"\nitems = "orders"\nshared = "meta"')
+
+    (nothing,), (number,) = (mapped(declared(toml), {"orders": [order()], **meta}) for meta in ({}, {"meta": 5}))
+
+    assert Outcome.MAPPED is nothing.outcome
+    assert "relay.toml: sources.acme.notification.shared: `meta` finds a number, which is no object" == number.error
 
 
 def test_a_body_without_the_items_parks_whole(declared: Declared) -> None:
@@ -843,6 +891,7 @@ VERIFY, EVENT = 'signature = "header:X-Acme-Signature"', 'types = ["order.paid"]
         ('time = "at"', 'time = "at"\ntime_format = "unix"', "notification.time_format must be one of iso8601"),
         ('time = "at"', 'time = "at"\ntime_format = "%Q"', "notification.time_format is a pattern that"),
         ('time = "at"\n', "", "events[0].time is missing, and notification.time too"),
+        ('id = "id"', 'id = "id"\nshared = "meta"', "notification.shared has no effect without items"),
         ('id = "id"', 'id = "id"\nignore = ["order.paid"]', "events[0].types has 'order.paid', which"),
         (EVENT, EVENT + '\nurl = "header:Authorization"', "events[0].url reads the header Authorization, which"),
         (VERIFY, VERIFY + "\n[sources.acme.handshake]\nwhen = 'a'", "handshake needs both when and answer"),

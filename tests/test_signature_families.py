@@ -329,6 +329,10 @@ def test_a_time_is_read_as_it_is_written(unit: Unit) -> None:
         ("2024-04-17T19:18:10.123+02:00", "iso8601", 1_713_374_290_123),
         ("2024-04-17T17:18:10", "iso8601", 1_713_374_290_000),
         ("Wed, 17 Apr 2024 17:18:10 GMT", "rfc1123", 1_713_374_290_000),
+        ("Wed, 17 Apr 2024 17:18:10 GMT", "any", 1_713_374_290_000),
+        ("2024-04-17 17:18:10+00:00", "any", 1_713_374_290_000),
+        ("1713374290", "any", 1_713_374_290_000),
+        ("1713374290123", "any", 1_713_374_290_123),
     ],
 )
 def test_a_time_is_understood(text: str, unit: Unit, expected: int) -> None:
@@ -349,6 +353,7 @@ def test_a_time_is_understood(text: str, unit: Unit, expected: int) -> None:
         ("17 Apr 2024 17:18:10 GMT", "rfc1123"),
         ("Wed, 99 Apr 2024 17:18:10 GMT", "rfc1123"),
         ("}Wed, 17 Apr 2024 17:18:10 GMT", "rfc1123"),
+        *((text, "any") for text in ("", "}1713374290", "1713374290}", "soon", "Wed, 17 Apr 2024 17:18:10 GMT1")),
     ],
 )
 def test_what_is_not_wholly_a_time_is_none(text: str, unit: Unit) -> None:
