@@ -31,6 +31,13 @@ _DISK_EVERY_MS = 5_000
 _PRUNE_EVERY_MS = 60_000
 _DAY_MS = 86_400_000
 _MB = 1_000_000
+#: Of several replicas one counts. It says so now and then; when it no longer does, another one goes on.
+_COUNTING = "leads:counting"
+_COUNTING_LEASE_MS = 20_000
+_ASK_EVERY_MS = 5_000
+#: While more than this waits to be mapped, nothing is counted, for so long at most.
+_PEAK = 500
+_UNCOUNTED_MS = 30_000
 #: Pieces that are counted in one go.
 _COUNTED_AT_ONCE = 5
 #: A pause between two pieces of a prune, so that it never hinders receiving.
@@ -84,7 +91,9 @@ class Keeper:
         wake: Callable[[str], None],
         disk: Disk,
         retention: Retention,
+        owner: str | None = None,
     ) -> None:
+        """`owner`: who this is among several replicas; None: there is no other one."""
         self._store = store
         self._metrics = metrics
         self._clock = clock
@@ -93,6 +102,10 @@ class Keeper:
         self._retention = retention
         self._disk_due_ms = 0
         self._prune_due_ms = 0
+        self._owner = owner
+        self._counts = owner is None
+        self._ask_due_ms = 0
+        self._counted_ms = 0
 
     async def run(self) -> None:
         """Tick for ever. Trouble is logged, and the next tick tries again."""
@@ -116,7 +129,21 @@ class Keeper:
         if now_ms >= self._prune_due_ms:
             self._prune_due_ms = now_ms + _PRUNE_EVERY_MS
             await self.prune()
-        await self._count()
+        if await self._is_to_count(now_ms) and not await self._is_behind(now_ms):
+            self._counted_ms = now_ms
+            await self._count()
+
+    async def _is_to_count(self, now_ms: int) -> bool:
+        if self._owner is not None and now_ms >= self._ask_due_ms:
+            self._counts = await self._store.lead(_COUNTING, owner=self._owner, lease_ms=_COUNTING_LEASE_MS)
+            self._ask_due_ms = now_ms + _ASK_EVERY_MS
+        return self._counts
+
+    async def _is_behind(self, now_ms: int) -> bool:
+        """Whether mapping has so much to do that counting had better wait, for a while."""
+        if now_ms >= self._counted_ms + _UNCOUNTED_MS:
+            return False
+        return (await self._store.inbox_depth()).deliveries > _PEAK
 
     async def _count(self) -> None:
         """For the console: what came since, piece by piece."""

@@ -22,7 +22,7 @@ from relay.store.schema import Outcome
 log = structlog.get_logger("relay.unfolding")
 
 #: Deliveries that share a transaction.
-_AT_ONCE = 128
+_AT_ONCE = 256
 #: Without a wake-up, look again after this long: for what other processes put into the store.
 _POLL_S = 1.0
 
@@ -64,22 +64,23 @@ class Unfolding:
         """Map until `stop`. Whatever goes wrong is logged and tried again."""
         while True:
             self._woken.clear()
-            try:
-                if await self.step():
-                    continue
-            except StoreUnavailableError as error:
-                log.warning("the store is unavailable", error=str(error))
-            except Exception:
-                log.exception("mapping stumbled; it goes on")
+            await self.empty()
             if self._stopping:
                 return
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), _POLL_S)
 
-    async def step(self) -> int:
-        """Map the oldest deliveries of the inbox. Returns how many they were."""
-        found = await self._store.inbox(limit=_AT_ONCE)
-        arrivals = [self._arrival(one) for one in found]
+    async def empty(self, go_on: Callable[[], bool] = lambda: True) -> None:
+        """Map what stands in the inbox, as long as it is to `go_on`. Whatever goes wrong is logged."""
+        try:
+            while go_on() and (found := await self._store.inbox(limit=_AT_ONCE)):
+                await self._commit(found, [self._arrival(one) for one in found])
+        except StoreUnavailableError as error:
+            log.warning("the store is unavailable", error=str(error))
+        except Exception:
+            log.exception("mapping stumbled; it goes on")
+
+    async def _commit(self, found: Sequence[Inboxed], arrivals: Sequence[Arrival]) -> None:
         receipts = await self._store.unbox(found, arrivals)
         destinations: set[str] = set()
         for arrival, receipt in zip(arrivals, receipts, strict=True):
@@ -87,7 +88,6 @@ class Unfolding:
             destinations |= receipt.destinations
         for destination in destinations:
             self._wake(destination)
-        return len(found)
 
     def _arrival(self, one: Inboxed) -> Arrival:
         return Arrival(
@@ -123,8 +123,8 @@ class Unfolding:
             if mapped.outcome is Outcome.NOT_MAPPED:
                 self._metrics.saw_unmapped(arrival.source, mapped.type)
             elif mapped.outcome is Outcome.FAILED:
-                log.error("could not be mapped, kept", source=arrival.source, notification=mapped.notification_id,
-                          type=mapped.type, error=mapped.error)  # fmt: skip
+                log.error("could not be mapped, kept", source=arrival.source, delivery=arrival.delivery,
+                          notification=mapped.notification_id, type=mapped.type, error=mapped.error)  # fmt: skip
             for outgoing in mapped.events:
                 for finding in outgoing.sealed.findings:
                     self._metrics.guard_findings.labels(arrival.source, finding.kind).inc()

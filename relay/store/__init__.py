@@ -92,18 +92,20 @@ async def open_store(
     pace: Pace | None = None,
     spool: Path | None = None,
     spool_min_free_mb: int = 0,
+    shut: Callable[[], str | None] | None = None,
 ) -> Store:
     """Open the store at this URL, making and migrating it where needed.
 
     `hold`: keep batches that are in doubt for a person. `observe_group` is told the size of each commit group. `node`:
     the number of this process, where several take turns with one file, which is prepared already. `pace`: how fast each
     destination is called. `spool`: the file of what comes while a PostgreSQL is away, as long as so much of its disk is
-    free. Raises `StoreUnavailableError` with the reason where it cannot be written.
+    free. `shut`: somebody else prepares it, a PostgreSQL that may be away; until this says None, every verb raises
+    `StoreUnavailableError` with what it says. Raises the same where the store cannot be written.
     """
     if is_shared(url):
         return await _open_postgres(
             url, vault=vault, clock=clock, hold=hold, observe_group=observe_group, pace=pace, spool=spool,
-            spool_min_free_mb=spool_min_free_mb,
+            spool_min_free_mb=spool_min_free_mb, shut=shut,
         )  # fmt: skip
     from relay.store.inbox import Inbox as FileInbox, inbox_path  # noqa: PLC0415  only the backend in use is imported
     from relay.store.sqlite import SQLiteStatements, open_engine  # noqa: PLC0415
@@ -137,13 +139,15 @@ async def _open_postgres(
     pace: Pace | None,
     spool: Path | None,
     spool_min_free_mb: int,
+    shut: Callable[[], str | None] | None,
 ) -> Store:
     from relay.store.database import Database  # noqa: PLC0415  only the backend in use is imported
     from relay.store.postgres import PostgresStatements, SharedRowIds, shared_vault  # noqa: PLC0415
     from relay.store.postgres_inbox import PostgresInbox  # noqa: PLC0415
 
-    await asyncio.to_thread(prepare, url)
-    database, ids = Database(url), SharedRowIds(clock)
+    if shut is None:
+        await asyncio.to_thread(prepare, url)
+    database, ids = Database(url, shut=shut or (lambda: None)), SharedRowIds(clock)
     inbox: Inbox = (direct := PostgresInbox(database, vault=vault.twin(), ids=ids.beside(), observe=observe_group))
     if spool is not None:
         from relay.store.spool import Spool  # noqa: PLC0415

@@ -71,7 +71,7 @@ class Store(Protocol):
     # receiving
 
     async def take(self, verified: Verified) -> None:
-        """Commit a delivery to the inbox, and fsync it, before returning.
+        """Commit a delivery to the inbox, and fsync it, before returning; `verified.delivery` is its id then.
 
         Deliveries that wait at the same moment share one commit. Raises `StoreUnavailableError`, having kept nothing.
         """
@@ -85,7 +85,10 @@ class Store(Protocol):
     # mapping
 
     async def inbox(self, *, limit: int) -> Sequence[Inboxed]:
-        """The oldest deliveries that are not mapped yet, whole bundles, from about `limit` on no more of them."""
+        """The oldest deliveries that are not mapped yet, whole bundles, from about `limit` on no more of them.
+
+        None that another process maps now.
+        """
         ...
 
     async def inbox_depth(self) -> InboxDepth:

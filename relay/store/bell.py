@@ -47,7 +47,7 @@ class Bell:
                 self._rung.clear()
                 try:
                     if connection is None:
-                        connection = await asyncio.to_thread(self._connect)
+                        connection = await self._connected()
                     await asyncio.to_thread(connection.execute, f"NOTIFY {_CHANNEL}")
                     await asyncio.sleep(_RING_EVERY_S)
                 except (psycopg.Error, StoreUnavailableError):
@@ -61,7 +61,7 @@ class Bell:
         """For ever, call `wake` after each ring of another process, or after many at once."""
         while True:
             try:
-                connection = await asyncio.to_thread(self._connect)
+                connection = await self._connected()
             except (psycopg.Error, StoreUnavailableError):
                 await asyncio.sleep(_AGAIN_S)
                 continue
@@ -84,6 +84,16 @@ class Bell:
                 await asyncio.sleep(_AGAIN_S)
             finally:
                 _close(connection)
+
+    async def _connected(self) -> psycopg.Connection[object]:
+        """A new connection; where nobody waits for it any more, it is closed."""
+        connecting = asyncio.create_task(asyncio.to_thread(self._connect))
+        try:
+            return await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            with contextlib.suppress(psycopg.Error, StoreUnavailableError):
+                _close(await connecting)
+            raise
 
     def _connect(self) -> psycopg.Connection[object]:
         connection = self._database.connect()

@@ -36,7 +36,8 @@ def bundled(group: Iterable[Verified], *, vault: Vault, ids: RowIds) -> list[Bun
             packed.append([])
             size = 0
         about = {"source": one.source, "secret": one.secret, "headers": one.headers}
-        packed[-1].append((ids.next(), pack(about, one.body)))
+        one.delivery = ids.next()
+        packed[-1].append((one.delivery, pack(about, one.body)))
         size += len(one.body)
     return [_sealed(said, vault) for said in packed]
 

@@ -85,6 +85,10 @@ class Console:
         """These events, newest first."""
         return await self._read(partial(telling.events_by_id, ids=ids))
 
+    async def origins(self, events: Sequence[int]) -> Mapping[int, tuple[int, str]]:
+        """By row id of an event, the delivery that told it, and its event id."""
+        return await self._read(partial(telling.origins, ids=events))
+
     async def last_seen(self) -> Mapping[str, int]:
         """By source, when something new came last."""
         return await self._read(search.last_seen)

@@ -8,13 +8,13 @@ replica may still be committing there; `counted` adds them from the rows themsel
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, Select, delete, insert, literal_column, select, update
+from sqlalchemy import ColumnElement, Connection, Select, case, delete, func, insert, literal_column, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from relay.ids import first_at, made_at_ms
@@ -27,6 +27,8 @@ HOUR_MS = 3_600_000
 _MINUTES_KEPT_MS = 72 * HOUR_MS
 #: Money is counted in millionths of a major unit, so that no currency loses a digit.
 MICROS = 1_000_000
+#: A number of the table stays below this, whatever senders claim to have earned: two of them still fit into 64 bits.
+_MOST = 4 * 10**18
 
 _PIECE = 1000
 #: The most that is read for what is not counted yet.
@@ -34,6 +36,10 @@ _TAIL = 20_000
 #: Rows younger than this are left for the next time.
 _LAG_MS = 5_000
 _COUNTED = "counted:"
+_TERMS_IN_ARRAYS = "INSERT INTO terms (event, term) SELECT * FROM unnest(%s::int8[], %s::int8[])"
+_TERMS_IN_JSON = (
+    "INSERT INTO terms (event, term) SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?)"
+)
 _KINDS = ("notifications", "events", "duplicates")
 
 #: (when, measure, source, destination)
@@ -71,12 +77,13 @@ def _count_kind(connection: Connection, kind: str, now_ms: int) -> int:
     ).all()
     if not rows or not _move(connection, kind, after, rows[-1].id, now_ms):
         return 0
-    last_delivery = _delivery_before(connection, after) if kind == "notifications" else None
-    found = _tally(kind, rows, last_delivery)
+    if kind == "events":
+        found, named = _tally_events(rows)
+        _remember(connection, named)
+    else:
+        found = _tally(kind, rows, _delivery_before(connection, after) if kind == "notifications" else None)
     for width in (MINUTE_MS, HOUR_MS):
         _add(connection, width, found)
-    if kind == "events":
-        _remember(connection, rows)
     return len(rows)
 
 
@@ -123,34 +130,51 @@ def _delivery_before(connection: Connection, after: int) -> int | None:
 
 
 def _tally(kind: str, rows: Sequence[Any], last_delivery: int | None) -> Counter[_Key]:
+    if kind == "events":
+        return _tally_events(rows)[0]
     found: Counter[_Key] = Counter()
     for row in rows:
         minute = made_at_ms(row.id) // MINUTE_MS * MINUTE_MS
-        match kind:
-            case "notifications":
-                found[minute, row.outcome, row.source, ""] += 1
-                if row.delivery != last_delivery:
-                    found[minute, "deliveries", row.source, ""] += 1
-                    last_delivery = row.delivery
-            case "events":
-                found[minute, "events", row.source, row.destination] += 1
-                for measure, micros in money_in(row.name, row.payload):
-                    found[minute, measure, row.source, row.destination] += micros
-            case _:
-                found[minute, "duplicates", row.source, ""] += 1
+        if kind == "notifications":
+            found[minute, row.outcome, row.source, ""] += 1
+            if row.delivery != last_delivery:
+                found[minute, "deliveries", row.source, ""] += 1
+                last_delivery = row.delivery
+        else:
+            found[minute, "duplicates", row.source, ""] += 1
     return found
 
 
-def money_in(name: str, payload: bytes) -> Iterator[tuple[str, int]]:
-    """The money that an event carries, by measure, in millionths."""
-    if b'"revenue":' in payload:
+def _tally_events(rows: Sequence[Any]) -> tuple[Counter[_Key], set[tuple[int, int]]]:
+    """What they count, and their terms, by row id."""
+    found: Counter[_Key] = Counter()
+    named: set[tuple[int, int]] = set()
+    for row_id, source, destination, name, event_id, payload in rows:
         event = orjson.loads(payload)
-        if event.get("revenue") is not None and event.get("currency"):
-            yield f"revenue:{event['currency']}", _micros(event["revenue"])
-    elif name == "refund" and b'"amount":' in payload:
-        properties = orjson.loads(payload).get("properties") or {}
+        minute = made_at_ms(row_id) // MINUTE_MS * MINUTE_MS
+        found[minute, "events", source, destination] += 1
+        for measure, micros in _money_of(name, event):
+            found[minute, measure, source, destination] += micros
+        named.update([(row_id, term) for term in terms_of(event_id, event)])
+    return found, named
+
+
+def money_in(name: str, payload: bytes) -> Sequence[tuple[str, int]]:
+    """The money that an event carries, by measure, in millionths."""
+    if b'"revenue":' in payload or name == "refund":
+        return _money_of(name, orjson.loads(payload))
+    return ()
+
+
+def _money_of(name: str, event: Mapping[str, Any]) -> Sequence[tuple[str, int]]:
+    revenue = event.get("revenue")
+    if revenue is not None and event.get("currency"):
+        return ((f"revenue:{event['currency']}", _micros(revenue)),)
+    if revenue is None and name == "refund":
+        properties = event.get("properties") or {}
         if isinstance(properties.get("amount"), (int, float)) and properties.get("currency"):
-            yield f"refunded:{properties['currency']}", _micros(properties["amount"])
+            return ((f"refunded:{properties['currency']}", _micros(properties["amount"])),)
+    return ()
 
 
 def _micros(amount: float) -> int:
@@ -162,36 +186,40 @@ def _add(connection: Connection, width: int, found: Counter[_Key]) -> None:
     for (minute, measure, source, destination), n in found.items():
         wide[minute // width * width, measure, source, destination] += n
     rows = [
-        {"width": width, "bucket": bucket, "measure": measure, "source": source, "destination": destination, "n": n}
+        {"width": width, "bucket": bucket, "measure": measure, "source": source, "destination": destination,
+         "n": max(-_MOST, min(n, _MOST))}
         for (bucket, measure, source, destination), n in wide.items()
-    ]
+    ]  # fmt: skip
     dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
     statement = dialect.insert(counts)
+    both = counts.c.n + statement.excluded.n
     connection.execute(
         statement.on_conflict_do_update(
             index_elements=["width", "bucket", "measure", "source", "destination"],
-            set_={"n": counts.c.n + statement.excluded.n},
+            set_={"n": case((both > _MOST, _MOST), (both < -_MOST, -_MOST), else_=both)},
         ),
         rows,
     )
 
 
-def _remember(connection: Connection, rows: Sequence[Any]) -> None:
-    """The terms of these events."""
-    found = {(row.id, term) for row in rows for term in terms_in(row.event_id, row.payload)}
-    connection.execute(insert(terms), [{"event": event, "term": term} for event, term in sorted(found)])
+def _remember(connection: Connection, named: set[tuple[int, int]]) -> None:
+    """The terms of these events, in one statement of the driver's."""
+    listed = sorted(named)
+    if connection.dialect.name == "postgresql":
+        columns = ([event for event, _ in listed], [term for _, term in listed])
+        connection.exec_driver_sql(_TERMS_IN_ARRAYS, columns)
+    else:
+        connection.exec_driver_sql(_TERMS_IN_JSON, (orjson.dumps(listed).decode(),))
 
 
-def terms_in(event_id: str, payload: bytes) -> set[int]:
+def terms_of(event_id: str, event: Mapping[str, Any]) -> Iterator[int]:
     """By what an event is found."""
-    event = orjson.loads(payload)
-    found = {term_of(EVENT, event_id)}
+    yield term_of(EVENT, event_id)
     if user_id := event.get("user_id"):
-        found.add(term_of(USER, str(user_id)))
+        yield term_of(USER, str(user_id))
     for key, value in (event.get("properties") or {}).items():
-        if key.endswith("_id") and key != "event_id" and value:
-            found.add(term_of(ORDER, str(value)))
-    return found
+        if value and key.endswith("_id") and key != "event_id":
+            yield term_of(ORDER, str(value))
 
 
 def forget(connection: Connection, *, before_ms: int, now_ms: int, piece: int) -> int:
@@ -214,21 +242,36 @@ def counted(connection: Connection, *, width_ms: int, since_ms: int) -> Counted:
     """All measures since then in buckets of this width, which is a multiple of a minute."""
     stored = HOUR_MS if width_ms % HOUR_MS == 0 else MINUTE_MS
     found: Counter[_Key] = Counter()
+    wide: Counter[_Key] = Counter()
     first = since_ms // stored * stored
-    for row in connection.execute(select(counts).where(counts.c.width == stored, counts.c.bucket >= first)):
-        found[row.bucket, row.measure, row.source, row.destination] += row.n
+    bucket = counts.c.bucket - counts.c.bucket % literal_column(str(width_ms))
+    columns = (bucket, counts.c.measure, counts.c.source, counts.c.destination)
+    within = (counts.c.width == stored, counts.c.bucket >= first)
+    # in two parts, whose sums cannot be too large for 64 bits
+    sums = (func.sum(counts.c.n.op("/")(MICROS)), func.sum(counts.c.n % MICROS))
+    rows = connection.execute(select(*columns, *sums).where(*within).group_by(*columns)).all()
+    for at, measure, source, destination, millions, rest in rows:
+        wide[at, measure, source, destination] += int(millions) * MICROS + int(rest)
     is_complete = True
     for kind in _KINDS:
         after = max(_position(connection, kind), first_at(first))
-        rows = connection.execute(_rows_of(kind, after).limit(_TAIL)).all()
-        is_complete = is_complete and len(rows) < _TAIL
         last = _delivery_before(connection, after) if kind == "notifications" else None
-        found.update(_tally(kind, rows, last))
-    wide: Counter[_Key] = Counter()
+        number = 0
+        tail = connection.execute(_rows_of(kind, after).limit(_TAIL), execution_options={"yield_per": _PIECE})
+        for rows in tail.partitions():
+            found.update(_tally(kind, rows, last))
+            number += len(rows)
+            last = rows[-1].delivery if kind == "notifications" else None
+        is_complete = is_complete and number < _TAIL
     for (at, measure, source, destination), n in found.items():
         if at >= first:
             wide[at // width_ms * width_ms, measure, source, destination] += n
     return Counted([Count(*key, n) for key, n in sorted(wide.items())], is_complete)
+
+
+def termed_up_to(connection: Connection) -> int:
+    """The newest event whose terms are written: they are, of it and of all before it."""
+    return _position(connection, "events")
 
 
 def untermed(connection: Connection, text: str) -> list[int]:

@@ -59,8 +59,15 @@ class Database:
         *,
         monotonic: Callable[[], float] = time.monotonic,
         draw: Callable[[], float] = random.random,
+        shut: Callable[[], str | None] = lambda: None,
     ) -> None:
-        self._given = conninfo_to_dict(url)
+        """`shut` says why nobody may connect yet, or None. Raises `StoreUnavailableError` for what is no URL of it."""
+        try:
+            self._given = conninfo_to_dict(url)
+        except psycopg.ProgrammingError as error:
+            msg = f"RELAY_DATABASE_URL cannot be read: {str(error).strip()}"
+            raise StoreUnavailableError(msg) from None
+        self._shut = shut
         self._monotonic = monotonic
         self._draw = draw
         self._lock = threading.Lock()
@@ -75,6 +82,8 @@ class Database:
 
         Raises `psycopg.Error`, or `StoreUnavailableError` at once where it is too early to try.
         """
+        if reason := self._shut():
+            raise StoreUnavailableError(reason)
         with self._lock:
             if self._monotonic() < self._not_before:
                 raise StoreUnavailableError(self._words)

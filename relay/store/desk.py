@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import structlog
-from sqlalchemy import ColumnElement, Connection, Select, delete, func, literal_column, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, delete, func, literal_column, select, update
 
 from relay.ids import first_at, made_at_ms
 from relay.store import asks
 from relay.store.base import BatchRow, Depth, EventRow, Kept, StoreUnavailableError
 from relay.store.bodies import unpack
-from relay.store.lookup import event_row, event_rows
+from relay.store.lookup import called, event_row, event_rows
 from relay.store.migrations import pending
 from relay.store.schema import (
     KEPT,
@@ -35,6 +35,7 @@ log = structlog.get_logger("relay.store")
 
 #: Rows per step of the prune: a step must never keep receiving waiting for long.
 _PIECE = 500
+_MOST_IN_STATE = 100_000
 
 
 class Desk:
@@ -187,28 +188,33 @@ class Desk:
         doubted = select(events.c.destination, func.count()).where(events.c.doubts > literal_column("0"))
         note(doubted.group_by(events.c.destination), "doubted")
         size = func.coalesce(func.sum(batches.c.size), 0)
-        still_open = select(batches.c.destination, size, func.min(batches.c.oldest)).where(
-            batches.c.state != literal_column("'done'")
+        still_open = (
+            select(batches.c.destination, size, func.min(batches.c.oldest))
+            .where(batches.c.state != literal_column("'done'"))
+            .group_by(batches.c.destination)
         )
-        note(still_open.group_by(batches.c.destination), "batched", "oldest_batched")
-        held = select(batches.c.destination, size).where(batches.c.state == BatchState.HELD)
-        note(held.group_by(batches.c.destination), "held")
+        note(still_open, "batched", "oldest_batched")
+        note(
+            still_open.with_only_columns(batches.c.destination, size).where(batches.c.state == BatchState.HELD), "held"
+        )
         return [_depth(destination, numbers) for destination, numbers in sorted(found.items())]
 
     def events(
         self, connection: Connection, *, state: EventState | None, limit: int, reference: str | None
     ) -> Sequence[EventRow]:
         query = event_rows().order_by(events.c.id.desc()).limit(limit)
-        if state is not None:
+        if state in {EventState.PENDING, EventState.WAITING}:  # few, and their indexes are not in the order of ids
+            of_state = events.c.state == literal_column(f"'{state}'")
+            query = query.where(events.c.id.in_(select(events.c.id).where(of_state).limit(_MOST_IN_STATE)))
+        elif state is not None:
             query = query.where(events.c.state == state)
         if reference is not None:
-            by_row = [events.c.id == int(reference)] if reference.isdecimal() else []
-            query = query.where(or_(events.c.event_id == reference, *by_row))
+            query = query.where(events.c.id.in_(called(connection, reference)))
         return [event_row(row) for row in connection.execute(query).mappings()]
 
     def open_batches(self, connection: Connection) -> Sequence[BatchRow]:
         rows = connection.execute(
-            select(batches).where(batches.c.state != BatchState.DONE).order_by(batches.c.due_at_ms)
+            select(batches).where(batches.c.state != literal_column("'done'")).order_by(batches.c.due_at_ms)
         ).mappings()
         return [
             BatchRow(

@@ -121,7 +121,7 @@ class Ledger:
     def take(self, arrival: Arrival) -> Receipt:
         """A delivery, its notifications and all that they tell."""
         receipt = Receipt()
-        delivery = self._ids.next() if arrival.delivery is None else arrival.delivery
+        delivery = receipt.delivery = self._ids.next() if arrival.delivery is None else arrival.delivery
         is_parked = False
         for mapped in arrival.notifications:
             if self.take_notification(arrival.source, delivery, mapped, receipt):
@@ -172,6 +172,12 @@ class Ledger:
             self._learn(source, learned)
         for outgoing in mapped.events:
             self._tell(source, notification, outgoing, receipt)
+
+    def know(self, source: str, once: Iterable[str], event: int) -> None:
+        """An event that is there tells the facts of these keys too, as far as no other one does."""
+        for key in once:
+            if (source, FACT + key) not in self._taken:
+                self._spend((source, FACT + key), event)
 
     def _spend(self, key: Key, ref: int) -> None:
         self._taken[key] = ref
@@ -272,9 +278,7 @@ class Ledger:
         taken = [(key, self._taken[source, FACT + key]) for key in sealed.once if (source, FACT + key) in self._taken]
         if taken:
             key, event = taken[0]
-            for other in sealed.once:
-                if (source, FACT + other) not in self._taken:
-                    self._spend((source, FACT + other), event)
+            self.know(source, sealed.once, event)
         elif sealed.unless and is_told_elsewhere(sealed, self._entities(source, sealed)):
             key, event = sealed.once[0], NO_EVENT
         else:

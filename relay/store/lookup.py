@@ -16,6 +16,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from relay.ids import first_at, made_at_ms
 from relay.joining import load_waiting
 from relay.store.base import Bookmark, DuplicateRow, EventRow
+from relay.store.console_schema import EVENT, term_of, terms
+from relay.store.counting import termed_up_to
 from relay.store.ledger import FACT
 from relay.store.outbox import among, packed
 from relay.store.schema import EventState, bookmarks, duplicates, events, keys, notifications
@@ -43,6 +45,15 @@ def event_row(row: RowMapping) -> EventRow:
     )  # fmt: skip
 
 
+def called(connection: Connection, reference: str) -> list[int]:
+    """Row ids of the events with this id, or this row id. Those whose terms are not written yet are looked through."""
+    rows = [int(reference)] if reference.isdecimal() else []
+    by_term = select(terms.c.event).where(terms.c.term == term_of(EVENT, reference))
+    rows += connection.execute(by_term).scalars()
+    fresh = select(events.c.id).where(events.c.id > termed_up_to(connection), events.c.event_id == reference)
+    return [*rows, *connection.execute(fresh).scalars()]
+
+
 def duplicates_of(connection: Connection, *, event_id: str | None, limit: int) -> Sequence[DuplicateRow]:
     query = (
         select(
@@ -55,7 +66,7 @@ def duplicates_of(connection: Connection, *, event_id: str | None, limit: int) -
         .limit(limit)
     )  # fmt: skip
     if event_id is not None:
-        query = query.where(events.c.event_id == event_id)
+        query = query.where(duplicates.c.event.in_(called(connection, event_id)))
     return [
         DuplicateRow(
             source=row["source"], notification_id=row["notification_id"], type=row["type"], name=row["name"],

@@ -118,9 +118,9 @@ class Ring:
         self._ids = ids
         self._clock = clock
 
-    async def keep(self, rejections: Sequence[Rejection]) -> None:
-        """Commit these, and forget what does not fit into the ring of their sources any more."""
-        await self._write(partial(self._keep, rejections=rejections))
+    async def keep(self, rejections: Sequence[Rejection]) -> Sequence[int]:
+        """Commit these, and forget what does not fit into the ring of their sources any more. Returns their ids."""
+        return await self._write(partial(self._keep, rejections=rejections))
 
     async def listing(
         self, *, source: str | None = None, since_ms: int = 0, limit: int = 50, opened: bool = False
@@ -140,9 +140,9 @@ class Ring:
         """Forget these."""
         await self._write(lambda connection: connection.execute(delete(rejected).where(rejected.c.id.in_(rows))))
 
-    def _keep(self, connection: Connection, *, rejections: Sequence[Rejection]) -> None:
-        for one in rejections:
-            row = self._ids.next()
+    def _keep(self, connection: Connection, *, rejections: Sequence[Rejection]) -> list[int]:
+        rows = [self._ids.next() for _ in rejections]
+        for row, one in zip(rows, rejections, strict=True):
             content = None
             if len(one.body) <= LARGEST_BODY:
                 about = {"headers": dict(one.headers), "query": one.query}
@@ -155,6 +155,7 @@ class Ring:
             )  # fmt: skip
         for source in sorted({one.source for one in rejections}):
             _trim(connection, source, before=first_at(self._clock() - OLDEST_MS))
+        return rows
 
     def forget(self, connection: Connection) -> int:
         """Part of the store's prune: what is too old."""

@@ -209,6 +209,8 @@ class Replays:
                 continue
             if same in left:
                 left.remove(same)
+            if commits and same.row.pieces is None:
+                ledger.know(one.source, sealed.once, same.row.id)
             payload, fields = _changes(ledger, one.source, same, sealed)
             if fields:
                 is_ours = commits and same.row.state in _OUR_OWN and _correct(connection, same, sealed, payload)
@@ -216,9 +218,12 @@ class Replays:
                     "corrected" if is_ours or (not commits and same.row.state in _OUR_OWN) else "changed"
                 )
                 found.append(_difference(kind, one, told, name_of(sealed), same.row.event_id, same.row.state, fields))
-        held = {was.row.name for was in left if was.row.state not in _OUR_OWN}
+        held = {was.row.name: was.row.id for was in reversed(left) if was.row.state not in _OUR_OWN}
         for outgoing in [outgoing for outgoing in fresh if name_of(outgoing.sealed) in held]:
             fresh.remove(outgoing)  # it is most likely the one that has gone, under another key
+            planned.update((one.source, key) for key in outgoing.sealed.once)
+            if commits:  # so that nobody tells it once more
+                ledger.know(one.source, outgoing.sealed.once, held[name_of(outgoing.sealed)])
             words = "an event of this name was sent under another key: it is not sent again"
             found.append(_difference("changed", one, told, name_of(outgoing.sealed), outgoing.sealed.event_id, None,
                                      {}, words))  # fmt: skip

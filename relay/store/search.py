@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, Select, Subquery, literal_column, select
+from sqlalchemy import ColumnElement, Connection, Select, Subquery, func, literal_column, select, union_all
 
 from relay.ids import first_at, made_at_ms
 from relay.store.base import EventRow
@@ -75,17 +75,38 @@ class Seen:
     outcome: str
     source: str
     type: str
+    #: Its newest notification.
+    newest: int
 
 
-def kinds(connection: Connection) -> list[Seen]:
-    """Every combination of outcome, source and type there is: one step along the index for each."""
-    columns = notifications.c
-    return [
-        Seen(outcome, source, kind)
-        for outcome in _steps(connection, columns.outcome)
-        for source in _steps(connection, columns.source, columns.outcome == outcome)
-        for kind in _steps(connection, columns.type, columns.outcome == outcome, columns.source == source)
-    ]
+def kinds(connection: Connection, *, before: int = _END) -> list[Seen]:
+    """Every combination of outcome, source and type there is below this row: one step along the index for each."""
+    has, of = notifications.alias("has").c, notifications.alias("of")
+    order = (has.outcome, has.source, has.type)
+    steps = select(select(*order).order_by(*order).limit(1).subquery()).cte("steps", recursive=True)
+
+    def first(*conditions: ColumnElement[bool], by: Sequence[ColumnElement[str]]) -> ColumnElement[int]:
+        return select(has.id).where(*conditions).order_by(*by, has.id).limit(1).scalar_subquery()
+
+    same = (has.outcome == steps.c.outcome, has.source == steps.c.source)
+    following = func.coalesce(  # a comparison of rows would be walked along the first column only
+        first(*same, has.type > steps.c.type, by=order[2:]),
+        first(same[0], has.source > steps.c.source, by=order[1:]),
+        first(has.outcome > steps.c.outcome, by=order),
+    )
+    steps = steps.union_all(select(of.c.outcome, of.c.source, of.c.type).join_from(steps, of, of.c.id == following))
+    newest = (
+        select(func.max(notifications.c.id))
+        .where(
+            notifications.c.outcome == steps.c.outcome,
+            notifications.c.source == steps.c.source,
+            notifications.c.type == steps.c.type,
+            notifications.c.id < before,
+        )
+        .scalar_subquery()
+    )
+    rows = connection.execute(select(steps, newest.label("newest")))
+    return [Seen(row.outcome, row.source, row.type, row.newest) for row in rows if row.newest is not None]
 
 
 def _steps(connection: Connection, column: ColumnElement[str], *given: ColumnElement[bool]) -> Iterator[str]:
@@ -119,8 +140,11 @@ def _newest(column: ColumnElement[int], *conditions: ColumnElement[bool], limit:
 
 
 def _by_kind(connection: Connection, wanted: Wanted, low: int, high: int, limit: int) -> list[int]:
+    """Kind by kind, those with the newest first, until what is left is older than all that was found."""
     found: list[int] = []
-    for kind in kinds(connection):
+    for kind in sorted(kinds(connection, before=high), key=lambda kind: -kind.newest):
+        if kind.newest < low or (len(found) == limit and kind.newest < found[-1]):
+            break
         given = ((wanted.status, kind.outcome), (wanted.source, kind.source), (wanted.type, kind.type))
         if all(want in (None, has) for want, has in given):
             query = _newest(
@@ -132,34 +156,51 @@ def _by_kind(connection: Connection, wanted: Wanted, low: int, high: int, limit:
                 notifications.c.id < high,
                 limit=limit,
             )
-            found += connection.execute(query).scalars()
-    return sorted(found, reverse=True)[:limit]
+            found = sorted([*found, *connection.execute(query).scalars()], reverse=True)[:limit]
+    return found
 
 
 def _by_events(connection: Connection, wanted: Wanted, low: int, high: int, limit: int) -> list[int]:
     """Notifications whose events are in this state, or that told again what was told."""
     if wanted.status == "duplicate":
-        found: ColumnElement[int] = duplicates.c.notification
-        query = select(found)
+        told_again = select(duplicates.c.notification).where(
+            duplicates.c.notification >= low, duplicates.c.notification < high
+        )
         if wanted.source:
-            query = query.where(duplicates.c.source == wanted.source)
+            told_again = told_again.where(duplicates.c.source == wanted.source)
+        newest = told_again.order_by(duplicates.c.notification.desc()).limit(_MOST_IN_STATE).subquery()
+        found: ColumnElement[int] = newest.c.notification
     else:
-        few = _in_state(wanted.status or "", wanted.source)
-        found = few.c.notification
-        query = select(found)
+        found = _in_state(connection, wanted.status or "", wanted.source).c.notification
+    query = select(found)
     if wanted.type:
         query = query.join(notifications, notifications.c.id == found).where(notifications.c.type == wanted.type)
     query = query.where(found >= low, found < high).distinct().order_by(found.desc()).limit(limit)
     return list(connection.execute(query).scalars())
 
 
-def _in_state(status: str, source: str | None) -> Subquery:
-    """From the partial index of the state: its condition must be a literal, and nothing may suggest another index."""
+def _in_state(connection: Connection, status: str, source: str | None) -> Subquery:
+    """From the partial index of the state: its condition must be a literal, and nothing may suggest another index.
+
+    What is in a batch that has no good answer yet is as pending as what was not tried.
+    """
     if status == "doubted":
         query = select(events.c.notification).where(events.c.doubts > literal_column("0"))
     else:
         query = select(events.c.notification).where(events.c.state == literal_column(f"'{status}'"))
-    return (query.where(events.c.source == source) if source else query).limit(_MOST_IN_STATE).subquery()
+    query = (query.where(events.c.source == source) if source else query).limit(_MOST_IN_STATE)
+    if status != "pending":
+        return query.subquery()
+    tried = select(events.c.notification).where(events.c.id.in_(_batched(connection)))
+    tried = tried.where(events.c.source == source) if source else tried
+    first, second = query.subquery(), tried.subquery()
+    return union_all(select(first.c.notification), select(second.c.notification)).subquery()
+
+
+def _batched(connection: Connection) -> list[int]:
+    """The events of open batches, as many as a page may need."""
+    found = connection.execute(select(batches.c.events).where(batches.c.state != literal_column("'done'")).limit(20))
+    return sorted({event for listed in found.scalars() for event in orjson.loads(listed)})[-_MOST_NAMES:]
 
 
 def told(connection: Connection, ids: Sequence[int]) -> list[Told]:
@@ -331,11 +372,7 @@ def last_seen(connection: Connection) -> dict[str, int]:
     """By source, when something new came last, in Unix milliseconds."""
     found: dict[str, int] = {}
     for kind in kinds(connection):
-        newest = connection.execute(
-            _newest(notifications.c.id, notifications.c.outcome == kind.outcome, notifications.c.source == kind.source,
-                    notifications.c.type == kind.type, limit=1)
-        ).scalar()  # fmt: skip
-        found[kind.source] = max(found.get(kind.source, 0), made_at_ms(newest or 0))
+        found[kind.source] = max(found.get(kind.source, 0), made_at_ms(kind.newest))
     return found
 
 

@@ -160,6 +160,17 @@ def _again(connection: Connection, *, notification: int | None = None, event: in
     ]  # fmt: skip
 
 
+def origins(connection: Connection, ids: Sequence[int]) -> dict[int, tuple[int, str]]:
+    """By row id of an event, the delivery that told it, and its event id."""
+    query = (
+        select(events.c.id, notifications.c.delivery, events.c.event_id)
+        .join(notifications, notifications.c.id == events.c.notification)
+        .where(events.c.id.in_(ids))
+        .order_by(events.c.id)
+    )
+    return {row.id: (row.delivery, row.event_id) for row in connection.execute(query)}
+
+
 def events_by_id(connection: Connection, ids: Sequence[int]) -> list[EventRow]:
     """These events, newest first."""
     query = event_rows().where(events.c.id.in_(ids)).order_by(events.c.id.desc())

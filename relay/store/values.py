@@ -29,6 +29,8 @@ class Verified:
     #: Headers without credentials.
     headers: Mapping[str, str]
     body: bytes
+    #: Its id in the inbox, once it is committed.
+    delivery: int = field(default=0, compare=False)
 
 
 @dataclass(slots=True, kw_only=True, unsafe_hash=True)
@@ -90,9 +92,11 @@ class Receipt:
     duplicates: int = 0
     #: The destinations that have something new to send.
     destinations: set[str] = field(default_factory=set)
+    #: Its id, of a delivery that was committed with this.
+    delivery: int = field(default=0, compare=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, unsafe_hash=True)
 class Inboxed:
     """A delivery of the inbox, read back to be mapped."""
 
