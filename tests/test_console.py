@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 
 import httpx
@@ -11,8 +13,10 @@ import pytest
 from relay.pages.masking import MASK, masked_body, masked_headers
 from relay.pages.rendering import money, pretty
 from relay.pages.sessions import Sessions, is_from
+from relay.rejecting import set_shadow
 from tests import acme
 from tests.conftest import EventsApi, RunningRelay, RunRelay, until
+from tests.things import Clock
 
 pytestmark = pytest.mark.anyio
 
@@ -61,6 +65,7 @@ async def test_a_wrong_token_is_refused_and_the_sixth_try_waits(relay: RunningRe
     assert 429 == (await sign_in(relay)).status_code
 
 
+@pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
 async def test_the_right_token_opens_every_page(relay: RunningRelay) -> None:
     assert 303 == (await sign_in(relay)).status_code
     for path in ("/admin", "/admin/deliveries", "/admin/repair", "/admin/sources", "/admin/try", "/admin/audit"):
@@ -149,6 +154,89 @@ async def test_try_stores_nothing(relay: RunningRelay) -> None:
     assert [] == list(await relay.store.console.find("pay_9"))
 
 
+async def test_a_refused_delivery_is_masked_until_it_is_revealed_which_is_put_down(relay: RunningRelay) -> None:
+    await sign_in(relay)
+    body = b'{"id": "ntf_1", "name": "Jane Doe"}'
+    assert 401 == (await relay.post(body, headers=acme.signed(body, secret="acme_another"))).status_code
+    await until(lambda: _has_refused(relay))
+    path = f"/admin/refused/{(await relay.store.rejected.listing())[0].id}"
+    masked = (await relay.http.get(path)).text
+    shown = (await relay.http.post(f"{path}/reveal", data={"csrf": await csrf(relay)})).text
+
+    assert [True] * 3 == [words in masked for words in ("no secret fits", "the signature does not fit", "ntf_1")]
+    assert (False, True) == ("Jane Doe" in masked, "Jane Doe" in shown)
+    assert "revealed" == (await relay.store.console.deeds())[0].action
+
+
+async def _has_refused(relay: RunningRelay) -> bool:
+    return bool(await relay.store.rejected.listing())
+
+
+async def test_a_refused_delivery_that_is_gone_is_not_found(relay: RunningRelay) -> None:
+    await sign_in(relay)
+
+    assert 404 == (await relay.http.get("/admin/refused/1")).status_code
+
+
+async def test_what_was_taken_in_shadow_mode_is_said_to_be(relay: RunningRelay, clock: Clock) -> None:
+    await sign_in(relay)
+    await set_shadow(relay.store, "acme", clock() + 3_600_000)
+    await until(lambda: _is_taken(relay))
+    page = (await relay.http.get(f"/admin/deliveries/{await delivery_of(relay, 'ntf_1')}")).text
+
+    assert "shadow: accepted without a valid signature" in page
+    assert "Source acme takes anything." in (await relay.http.get("/admin")).text
+
+
+async def _is_taken(relay: RunningRelay) -> bool:
+    body = b'{"id": "ntf_1", "type": "payment.authorized"}'
+    return (await relay.post(body, headers=acme.signed(body, secret="acme_another"))).status_code == 200
+
+
+async def test_a_batch_that_is_held_is_in_doubt_and_does_not_wait(
+    run_relay: RunRelay, events_api: EventsApi, clock: Clock
+) -> None:
+    async with run_relay(RELAY_ADMIN_TOKEN=TOKEN, RELAY_IN_DOUBT="hold") as relay:
+        await sign_in(relay)
+        await events_api.misbehave(drop_answer=True)
+        await relay.post(acme.captured(1))
+        await until(lambda: _is_held(relay))
+        clock.advance(seconds=3600)
+        page = (await relay.http.get("/admin")).text
+
+    assert (True, False) == ("1 event held in doubt" in page, "wait for default" in page)
+
+
+async def _is_held(relay: RunningRelay) -> bool:
+    return any(depth.held for depth in await relay.store.depths())
+
+
+async def test_the_list_of_deliveries_is_asked_for_again_by_a_script(relay: RunningRelay) -> None:
+    await sign_in(relay)
+    await relay.post(acme.captured(1))
+    part = (await relay.http.get("/admin/deliveries", headers={"HX-Request": "true"})).text
+
+    assert (True, False) == ("ntf_1" in part, "<html" in part)
+
+
+def test_pages_are_imported_when_somebody_comes_and_not_before() -> None:
+    words = "import sys, relay.app; print(sorted({'jinja2', 'relay.pages.routes'} & set(sys.modules)))"
+
+    assert (
+        "[]" == subprocess.run([sys.executable, "-c", words], check=True, capture_output=True, text=True).stdout.strip()
+    )
+
+
+@pytest.mark.parametrize("name", ["pay_1", "ntf_1"])
+async def test_a_stored_delivery_is_tried_by_any_of_its_names(relay: RunningRelay, name: str) -> None:
+    await sign_in(relay)
+    await relay.post(acme.captured(1))
+    page = (await relay.http.get("/admin/try", params={"delivery": name})).text
+
+    assert "Already told" in page
+    assert 404 == (await relay.http.get("/admin/try", params={"delivery": "pay_unknown"})).status_code
+
+
 # --- acting -----------------------------------------------------------------------------------------------------------
 
 
@@ -168,6 +256,28 @@ async def test_a_form_from_another_site_does_nothing(relay: RunningRelay) -> Non
     )
 
     assert 403 == answer.status_code
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "action"),
+    [
+        ("repair/resend", {"which": "all"}, "sent again"),
+        ("repair/remap", {"which": "all", "tab": "failed"}, "mapped again"),
+        ("repair/settle", {"batch": "1", "arrived": "yes"}, "decided a batch in doubt"),
+        ("sources/acme/test", {}, "tested a source"),
+        ("deliveries/1/reveal", {}, "revealed"),
+        ("refused/1/reveal", {}, "revealed"),
+        ("sign-out", {}, "signed out"),
+    ],
+)
+async def test_each_action_is_put_down_with_who_did_it_and_from_where(
+    relay: RunningRelay, path: str, fields: dict[str, str], action: str
+) -> None:
+    await sign_in(relay)
+    await relay.http.post(f"/admin/{path}", data={"csrf": await csrf(relay), **fields})
+    deed = (await relay.store.console.deeds())[0]
+
+    assert (action, "mara", "127.0.0.1") == (deed.action, deed.actor, deed.address)
 
 
 async def test_dead_letters_are_sent_again_and_counted_once(relay: RunningRelay, events_api: EventsApi) -> None:

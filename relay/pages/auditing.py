@@ -16,7 +16,14 @@ ACTIONS = (
     "sent again",
     "mapped again",
     "decided a batch in doubt",
+    "took refused deliveries",
+    "compared with the books",
+    "fetched what was missing",
     "tested a source",
+    "shadow mode",
+    "shadow mode off",
+    "sent dead letters again",
+    "settled a held batch",
 )
 _PAGE = 50
 

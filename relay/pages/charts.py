@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 WIDTH, HEIGHT = 720, 180
+SPARK_WIDTH, SPARK_HEIGHT = 240, 28
 _LEFT, _BOTTOM, _TOP = 44, 22, 8
 _MOST_TICKS = 7
 _DAY_MS = 86_400_000
@@ -91,6 +92,22 @@ def chart(
     up = [Tick(round(HEIGHT - _BOTTOM - part * room, 1), _count(top * part)) for part in (0, 0.5, 1)] if highest else []
     total = {name: sum(values.get(bucket, {}).get(name, 0) for bucket in buckets) for name in series}
     return Chart(title=title, series=series, columns=columns, across=across, up=up, total=total)
+
+
+def spark(values: Mapping[int, int], *, since_ms: int, until_ms: int, width_ms: int) -> list[Bar]:
+    """A row of bars without an axis: how it went, beside a number that says how much."""
+    buckets = list(range(since_ms // width_ms * width_ms, until_ms, width_ms))
+    highest = max([values.get(bucket, 0) for bucket in buckets] or [0])
+    step = SPARK_WIDTH / max(1, len(buckets))
+    found = []
+    for index, bucket in enumerate(buckets):
+        n = values.get(bucket, 0)
+        if n > 0:
+            x, height = index * step, max(1.0, n / highest * SPARK_HEIGHT)
+            found.append(
+                Bar(round(x, 1), round(SPARK_HEIGHT - height, 1), round(step * 0.8, 1), round(height, 1), "good")
+            )
+    return found
 
 
 def _round_up(n: int) -> int:

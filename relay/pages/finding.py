@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -13,14 +13,18 @@ from starlette.responses import Response
 
 from relay.identity import hash_email
 from relay.pages.masking import masked_body, masked_headers
-from relay.pages.rendering import STATUSES
+from relay.pages.rendering import STATUSES, pretty
 from relay.pages.visits import HOME, Visit, refused
+from relay.store.rejected import Rejected
 from relay.store.schema import Outcome
 from relay.store.search import EVENT_STATUSES, Page, Wanted
 from relay.store.telling import Story
+from relay.tellings import tellings
 
 LIST = f"{HOME}/deliveries"
 _PAGE = 50
+#: The newest refused deliveries among which a name is looked for.
+_MOST_REFUSED = 200
 _FILTERS = ("source", "type", "status", "since", "until")
 
 
@@ -45,7 +49,7 @@ def _hashes(visit: Visit, address: str) -> list[str]:
 
 async def show_list(visit: Visit) -> Response:
     text, users = visit.query.get("q", "").strip(), visit.request.query_params.getlist("user")
-    kinds = await visit.console.kinds()
+    kinds = [] if visit.is_fragment else await visit.console.kinds()  # for the filters, which stand as they are
     before = visit.query.get("before", "")
     if "@" in text:
         return visit.go(f"{LIST}?{urlencode([('user', user) for user in _hashes(visit, text)])}")
@@ -63,13 +67,23 @@ async def show_list(visit: Visit) -> Response:
     given = {name: visit.query[name] for name in _FILTERS if visit.query.get(name)}
     older = f"{LIST}?{urlencode({**given, 'before': str(page.before)})}" if page.before else None
     return visit.page(
-        "deliveries_rows.html" if visit.is_fragment and before else "deliveries.html",
+        "deliveries_rows.html" if visit.is_fragment else "deliveries.html",
         rows=page.rows, older=older, text=text, users=users, given=given,
         sources=sorted({kind.source for kind in kinds} | set(visit.things.settings.sources)),
         types=sorted({kind.type for kind in kinds if given.get("source") in (None, kind.source)}),
         choices=[(status, STATUSES[status][1]) for status in (*Outcome, *EVENT_STATUSES)],
         newest=f"{LIST}?{urlencode(given)}" if before else None,
+        live=None if before or text or users else f"{LIST}?{urlencode(given)}",
+        sales=tellings(page.rows) if text else [],
+        refused=await _refused(visit, text) if text and not page.rows else [],
     )  # fmt: skip
+
+
+async def _refused(visit: Visit, text: str) -> Sequence[Rejected]:
+    """What was refused for its signature, and has this name in its body."""
+    wanted = text.encode()
+    found = await visit.things.store.rejected.listing(limit=_MOST_REFUSED, opened=True)
+    return [one for one in found if wanted in (one.body or b"")]
 
 
 def _status(given: str) -> str | None:
@@ -127,11 +141,12 @@ def _content(story: Story, *, is_revealed: bool) -> Content | None:
         return None
     if not is_revealed:
         return Content(masked_headers(story.headers), masked_body(story.body))
-    try:
-        body = orjson.dumps(orjson.loads(story.body), option=orjson.OPT_INDENT_2).decode()
-    except orjson.JSONDecodeError:
-        body = story.body.decode("utf-8", "replace")
-    return Content(dict(sorted(story.headers.items())), body)
+    return readable(story.headers, story.body)
+
+
+def readable(headers: Mapping[str, str], body: bytes) -> Content:
+    """As it came: JSON with an indent, and whatever else it is as text."""
+    return Content(dict(sorted(headers.items())), pretty(body))
 
 
 def _properties(payload: bytes) -> dict[str, Any]:

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from starlette.responses import Response
 
-from relay.pages.charts import Chart, chart
-from relay.pages.health import (
-    DestinationHealth,
-    SourceHealth,
-    answers_of,
-    attention,
-    hours_of,
-    source_health,
-)
+from relay.alarms import OLD_MS
+from relay.pages.charts import Bar, Chart, chart, spark
+from relay.pages.health import DestinationHealth, SourceHealth, attention, source_health
 from relay.pages.visits import Visit
-from relay.store.counting import HOUR_MS, MINUTE_MS, Count, Counted
+from relay.source_states import source_states
+from relay.store.counting import HOUR_MS, MINUTE_MS, Counted
+from relay.totals import Money, grouped, money, totals
 
 _DAY_MS = 24 * HOUR_MS
-_WEEKS_MS = 14 * _DAY_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,28 +61,19 @@ async def show(visit: Visit) -> Response:
     return visit.page(
         template,
         windows=WINDOWS.values(), window=window, attention=found, sources=sources, destinations=destinations,
-        charts=_charts(counted, unsent, window, since_ms, visit.now_ms), totals=_totals(counted, unsent),
-        by_source=_by(counted.counts, lambda count: count.source),
-        by_destination=_by(counted.counts, lambda count: count.destination),
-        unsent_by=_by(unsent.counts, lambda count: count.destination),
-        money=_money(counted, unsent), is_complete=counted.is_complete and unsent.is_complete,
+        charts=_charts(counted, unsent, window, since_ms, visit.now_ms), totals=totals(counted, unsent),
+        by_source=grouped(counted.counts, lambda count: count.source),
+        by_destination=grouped(counted.counts, lambda count: count.destination),
+        unsent_by=grouped(unsent.counts, lambda count: count.destination),
+        money=[(one, _spark(one, window, since_ms, visit.now_ms)) for one in money(counted, unsent)], old_ms=OLD_MS,
+        is_complete=counted.is_complete and unsent.is_complete,
     )  # fmt: skip
 
 
 async def healths(visit: Visit) -> list[SourceHealth]:
     """How each source is doing."""
-    seen = await visit.console.last_seen()
-    weeks = await visit.console.counted(width_ms=HOUR_MS, since_ms=visit.now_ms - _WEEKS_MS)
-    answers = answers_of(visit.things.metrics)
-    causes = await visit.things.store.rejected.causes(since_ms=visit.now_ms - _DAY_MS)
-    newest = {cause.source: cause for cause in sorted(causes, key=lambda cause: cause.newest_ms)}
-    return [
-        source_health(
-            source, last_ms=seen.get(slug), hours=hours_of(weeks.counts, slug), answers=answers.get(slug, {}),
-            now_ms=visit.now_ms, cause=newest.get(slug),
-        )
-        for slug, source in sorted(visit.things.settings.sources.items())
-    ]  # fmt: skip
+    states = await source_states(visit.things.store, visit.things.settings.sources, now_ms=visit.now_ms)
+    return [source_health(one, now_ms=visit.now_ms) for one in states]
 
 
 async def _destinations(visit: Visit) -> list[DestinationHealth]:
@@ -120,46 +105,5 @@ def _charts(counted: Counted, unsent: Counted, window: Window, since_ms: int, no
     ]
 
 
-def _totals(counted: Counted, unsent: Counted) -> Mapping[str, int]:
-    totals: Counter[str] = Counter()
-    for count in counted.counts:
-        totals[count.measure] += count.n
-    for count in unsent.counts:
-        if count.measure in {"pending", "dead"}:
-            totals["unsent"] += count.n
-    totals["sent"] = max(0, totals["events"] - totals["unsent"])
-    return totals
-
-
-def _by(counts: Sequence[Count], key: Any) -> Mapping[str, Counter[str]]:
-    found: dict[str, Counter[str]] = {}
-    for count in counts:
-        found.setdefault(key(count), Counter())[count.measure] += count.n
-    return found
-
-
-@dataclass(frozen=True, slots=True)
-class Money:
-    currency: str
-    #: In millionths: what was accepted as revenue, what is still to be, and what was given back.
-    forwarded: int
-    waiting: int
-    refunded: int
-
-
-def _money(counted: Counted, unsent: Counted) -> list[Money]:
-    made: Counter[str] = Counter()
-    waiting: Counter[str] = Counter()
-    for count in counted.counts:
-        made[count.measure] += count.n
-    for count in unsent.counts:
-        waiting[count.measure] += count.n
-    currencies = sorted({measure.partition(":")[2] for measure in made if ":" in measure})
-    found = [
-        Money(
-            currency, made[f"revenue:{currency}"] - waiting[f"revenue:{currency}"], waiting[f"revenue:{currency}"],
-            made[f"refunded:{currency}"],
-        )
-        for currency in currencies
-    ]  # fmt: skip
-    return sorted(found, key=lambda one: -one.forwarded)
+def _spark(one: Money, window: Window, since_ms: int, now_ms: int) -> Sequence[Bar]:
+    return spark(one.over_time, since_ms=since_ms, until_ms=now_ms, width_ms=window.width_ms)

@@ -58,6 +58,40 @@ STATUSES: dict[str, tuple[str, str]] = {
     "duplicate": ("quiet", "duplicate"),
 }
 
+#: Why a verifier refuses.
+REASONS = {
+    "missing": "no signature came",
+    "malformed": "the signature cannot be read",
+    "stale": "the signed time is too old",
+    "future": "the signed time is still to come",
+    "mismatch": "the signature does not fit",
+    "mismatch_or_url": "the signature does not fit, or the URL is another one",
+    "certificate": "its certificate is not of the provider",
+    "error": "the check itself failed",
+}
+
+
+#: What `relay.diagnosing` found, in a word or two.
+CAUSES = {
+    "other_source": "secret of another source",
+    "other_provider": "another provider",
+    "test_or_live": "test and live mixed up",
+    "api_key": "not a signing secret",
+    "secret_form": "secret not pasted whole",
+    "body_changed": "body changed on the way",
+    "clock": "clock",
+    "url": "another URL",
+    "missing": "no signature",
+    "malformed": "signature unreadable",
+    "certificate": "wrong certificate",
+    "unknown": "no secret fits",
+}
+
+
+def sentence(words: str) -> str:
+    """With a capital at its beginning."""
+    return words[:1].upper() + words[1:]
+
 
 def ago(at_ms: int | None, now_ms: int) -> str:
     """How long ago, in the largest unit that says enough."""
@@ -156,13 +190,15 @@ def templates() -> Environment:
     )  # fmt: skip
     environment.filters |= {
         "number": number, "short": short, "instant": instant, "iso": iso, "pretty": pretty, "money": money,
-        "span": span,
+        "span": span, "sentence": sentence,
     }  # fmt: skip
     environment.globals |= {
         "pill": pill,
         "tone_pill": tone_pill,
         "static": static_url,
         "statuses": STATUSES,
+        "reasons": REASONS,
+        "causes": CAUSES,
         "ago": ago,
         "when": when,
     }

@@ -1,4 +1,4 @@
-"""What waits for a person: dead letters, what could not be mapped, batches in doubt; and what can be done about it.
+"""What waits for a person: dead letters, what could not be mapped, was refused or is in doubt; and what can be done.
 
 Nothing here counts twice: what is sent again keeps its id and its keys, what is mapped again finds the keys taken of
 all that was told, and a batch in doubt is decided by whoever has looked whether it arrived.
@@ -13,6 +13,7 @@ from typing import Any
 from starlette.responses import Response
 
 from relay.operating import Remapped, remap_one
+from relay.pages import refusals, remapping
 from relay.pages.rendering import number
 from relay.pages.visits import HOME, Visit
 from relay.store.schema import EventState, Outcome
@@ -28,7 +29,8 @@ _PARKED = {"failed": Outcome.FAILED, "not_mapped": Outcome.NOT_MAPPED}
 class Tab:
     name: str
     words: str
-    n: int
+    #: None: nobody knows before looking.
+    n: int | None
 
 
 async def show(visit: Visit) -> Response:
@@ -37,11 +39,14 @@ async def show(visit: Visit) -> Response:
     failed, all_failed = await visit.console.parked_groups(Outcome.FAILED)
     unmapped, all_unmapped = await visit.console.parked_groups(Outcome.NOT_MAPPED)
     doubted = await visit.console.doubted()
+    causes = await visit.things.store.rejected.causes()
     tabs = [
         Tab("dead", "Dead letters", sum(group.n for group in dead)),
         Tab("failed", "Mapper failed", sum(group.n for group in failed)),
         Tab("not_mapped", "Not mapped", sum(group.n for group in unmapped)),
         Tab("doubt", "In doubt", sum(batch.size for batch, _ in doubted)),
+        Tab("refused", "Refused", sum(cause.n for cause in causes)),
+        Tab("wrong", "Told wrongly", None),
     ]
     tab = next((tab for tab in tabs if tab.name == wanted), tabs[0])
     common: dict[str, Any] = {"tabs": tabs, "tab": tab, "last_line": last_line}
@@ -55,8 +60,22 @@ async def show(visit: Visit) -> Response:
             wanted_rows = Wanted(status=tab.name, source=source, type=name)
             page = await visit.console.listing(wanted_rows, limit=_SHOWN)
             return visit.page("repair.html", groups=groups, is_all=is_all, rows=page.rows, **common)
+        case "refused":
+            return visit.page("repair.html", refusals=await refusals.look(visit, causes), **common)
+        case "wrong":
+            return await _show_wrong(visit, common)
         case _:
             return visit.page("repair.html", groups=[], is_all=True, rows=doubted, **common)
+
+
+async def _show_wrong(visit: Visit, common: dict[str, Any]) -> Response:
+    asked, kinds = remapping.asked(visit.query), await visit.console.kinds()
+    found = await remapping.look(visit, asked) if visit.query.get("look") else None
+    return visit.page(
+        "repair.html", asked=asked, found=found, choices=remapping.SINCE, kinds=remapping.KINDS,
+        sources=sorted(visit.things.settings.sources), next=remapping.next_piece(asked, found) if found else None,
+        types=sorted({kind.type for kind in kinds if asked.source in ("", kind.source)}), **common,
+    )  # fmt: skip
 
 
 async def _dead_rows(visit: Visit, source: str | None, name: str | None) -> Sequence[Any]:

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from relay.pages import auditing, finding, overview, repairing, sources, trying
+from relay.pages import auditing, books, finding, overview, refusal, refusals, remapping, repairing, sources, trying
 from relay.pages.rendering import HEADERS, STATIC
 from relay.pages.sessions import COOKIE, SESSION_S, TRIES, TRIES_OF_ALL, WINDOW_MS
 from relay.pages.visits import (
@@ -18,7 +18,6 @@ from relay.pages.visits import (
     Handler,
     Made,
     Poster,
-    Things,
     Visit,
     guarded,
     is_ours,
@@ -26,13 +25,11 @@ from relay.pages.visits import (
     who,
 )
 
-__all__ = ["Things", "console_routes"]
-
 _KINDS = {".css": "text/css", ".js": "text/javascript", ".woff2": "font/woff2", ".svg": "image/svg+xml"}
 _FOR_EVER = "public, max-age=31536000, immutable"
 
 
-def console_routes(made: Made) -> list[BaseRoute]:
+def page_routes(made: Made) -> list[BaseRoute]:
     """The routes under `/admin`. `made` gives what the pages are made of, once the app has started."""
 
     def get(path: str, handler: Handler) -> Route:
@@ -57,11 +54,19 @@ def console_routes(made: Made) -> list[BaseRoute]:
         post("/repair/resend", repairing.resend),
         post("/repair/remap", repairing.map_again),
         post("/repair/settle", repairing.settle),
+        post("/repair/retry", refusals.retry),
+        post("/repair/replay", remapping.apply),
+        get("/refused/{row:int}", refusal.show),
+        post("/refused/{row:int}/reveal", refusal.reveal),
+        get("/books", books.show),
+        post("/books/compare", books.compare),
+        post("/books/fetch", books.fetch),
         get("/sources", sources.show),
         post("/sources/{slug}/test", sources.test),
         get("/try", trying.show),
         post("/try", trying.tried),
         get("/audit", auditing.show),
+        get("/help", _help),
     ]
 
 
@@ -70,6 +75,10 @@ def _open(made: Made, handler: Handler) -> Callable[[Request], Awaitable[Respons
         return await handler(Visit(request, made()))
 
     return answer
+
+
+async def _help(visit: Visit) -> Response:
+    return visit.page("help.html")
 
 
 async def _static(request: Request) -> Response:

@@ -12,8 +12,8 @@ from relay.openanalytics import Finding, OpenAnalytics
 from relay.pages.health import SourceHealth
 from relay.pages.overview import healths
 from relay.pages.visits import Visit, refused
+from relay.source_states import DAY_MS
 from relay.sources import Source, slug_of
-from relay.store.counting import HOUR_MS
 from relay.variables import enable_variable, secret_variable
 
 _ORDER = ("bad", "warn", "ok", "quiet")
@@ -42,7 +42,7 @@ class Check:
 
 async def show(visit: Visit) -> Response:
     settings, providers = visit.things.settings, visit.things.providers
-    day = await visit.console.counted(width_ms=HOUR_MS, since_ms=visit.now_ms - 24 * HOUR_MS)
+    day = await visit.console.counted(width_ms=DAY_MS, since_ms=visit.now_ms - DAY_MS)
     came: dict[str, int] = {}
     for count in day.counts:
         if count.measure == "deliveries":

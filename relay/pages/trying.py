@@ -47,9 +47,8 @@ async def show(visit: Visit) -> Response:
             body, headers = _readable(delivery.body), _lines(delivery.headers)
         except SampleError as error:
             body = str(error)
-    delivery_id = visit.query.get("delivery", "")
-    if delivery_id.isdecimal():
-        return await _stored(visit, int(delivery_id))
+    if name := visit.query.get("delivery", "").strip():
+        return await _stored(visit, await _named(visit, name))
     return _page(visit, source, cases, body=body, headers=headers, sample=wanted)
 
 
@@ -62,6 +61,12 @@ async def tried(visit: Visit, fields: Sequence[tuple[str, str]]) -> Response:
     results = await _results(visit, source, provider, delivery)
     template = "try_results.html" if visit.is_fragment else "try.html"
     return _page(visit, source, _cases(visit, provider), template=template, body=body, headers=headers, results=results)
+
+
+async def _named(visit: Visit, name: str) -> int:
+    """The newest delivery that has this name; 0: there is none."""
+    found = await visit.console.find(name)
+    return found[0].delivery if found else 0
 
 
 async def _stored(visit: Visit, delivery_id: int) -> Response:

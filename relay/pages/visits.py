@@ -7,7 +7,6 @@ of ours. Whoever has not signed in is sent to the sign-in page.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from hmac import compare_digest
 from typing import Any
@@ -17,34 +16,23 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from relay.contract import Provider
-from relay.metrics import Metrics
 from relay.pages.rendering import HEADERS, render
 from relay.pages.sessions import COOKIE, FLASH, Sessions, Visitor, is_from
-from relay.settings import Settings
-from relay.store.base import Store, StoreUnavailableError
+from relay.pages.things import HOME, Made, Things
+from relay.store.base import StoreUnavailableError
 from relay.store.console import Console
+
+__all__ = [
+    "HOME", "SIGN_IN", "FormError", "Handler", "Made", "Poster", "Visit", "guarded", "is_ours", "posted", "refused",
+    "who",
+]  # fmt: skip
 
 log = structlog.get_logger("relay.console")
 
-HOME = "/admin"
 SIGN_IN = "/admin/sign-in"
 #: A form: a payload to try is the longest.
 _LONGEST_FORM = 2_000_000
 _FLASH_S = 30
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Things:
-    """What the pages are made of."""
-
-    settings: Settings
-    providers: Mapping[str, Provider]
-    store: Store
-    metrics: Metrics
-    clock: Callable[[], int]
-    #: Why nothing can be taken now, or None.
-    trouble: Callable[[], str | None]
 
 
 class FormError(Exception):
@@ -133,7 +121,6 @@ class Visit:
 
 Handler = Callable[[Visit], Awaitable[Response]]
 Poster = Callable[[Visit, Sequence[tuple[str, str]]], Awaitable[Response]]
-Made = Callable[[], Things]
 
 
 def who(visit: Visit) -> Visitor | None:

@@ -25,14 +25,20 @@
     live.addEventListener("click", () => { isLive = !isLive; keep("relay-live", isLive ? "on" : "off"); show(); });
   }
   const isBusy = () => {
-    const part = document.getElementById("live-part");
-    const open = part && part.querySelector("details[open]");
     const selection = getSelection();
-    return Boolean(open) || Boolean(part && part.contains(document.activeElement)) || (selection && !selection.isCollapsed);
+    if (selection && !selection.isCollapsed) return true;
+    return [...document.querySelectorAll("[hx-trigger*='tick']")].some((part) =>
+      part.querySelector("details[open]") || part.contains(document.activeElement) || part.dataset.grown);
   };
   setInterval(() => {
     if (isLive && document.visibilityState === "visible" && !isBusy()) document.body.dispatchEvent(new Event("tick"));
   }, 5000);
+
+  // A list that somebody has walked on stays as it is.
+  document.body.addEventListener("htmx:beforeRequest", (event) => {
+    const list = event.target.closest("#rows");
+    if (list && list !== event.target) list.dataset.grown = "yes";
+  });
 
   // What is made anew by htmx is made pleasanter too.
   const dress = (part) => {
