@@ -271,7 +271,7 @@ def main(
 ) -> None:
     """Measure the relay beside a bare FastAPI route, then the drain of a backlog."""
     if quick:
-        rounds, seconds, warm_up, backlog = 1, 1.0, 0.3, min(backlog, 3000)
+        rounds, seconds, warm_up, backlog = 1, 0.4, 0.1, min(backlog, 1000)
     console = Console()
     console.print(f"relay {__version__}, {datetime.now(UTC):%Y-%m-%d}")
     console.print(machine())

@@ -18,6 +18,7 @@ from pathlib import Path
 from random import Random, SystemRandom
 from typing import Annotated, Any
 
+import httpx
 import psycopg
 import typer
 from rich.console import Console
@@ -32,7 +33,7 @@ ROLES = ("all", "all", "receive", "forward")
 
 #: Longer than a lease on a batch, and than the server lets a mapping transaction idle.
 _FROZEN_S = 20.0
-_FINISH_S = 90
+_FINISH_S = 240
 _DRAIN_S = 120
 
 
@@ -44,11 +45,17 @@ class Storm:
     kills: int = 0
     freezes: int = 0
     crashes_of_the_database: int = 0
+    #: How often a replica began while the database was away.
+    starts_without_the_database: int = 0
+    outage_s: float = 0.0
     checkouts: int = 0
     sent_twice: int = 0
     answers: dict[int, int] = field(default_factory=dict)
     unanswered: int = 0
     strange_answers: int = 0
+    #: Checkouts without a 2xx when it was calm again, and for how long they were sent again until each had its own.
+    refused_meanwhile: int = 0
+    caught_up_after_s: float = 0.0
     drained_after_s: float = 0.0
     verdict: Verdict = field(default_factory=Verdict)
 
@@ -57,8 +64,8 @@ class Storm:
         return self.verdict.holds and not self.strange_answers
 
 
-async def rage(*, seconds: float, freezes: bool, random: Random, console: Console) -> Storm:
-    """Let replicas and database die for so long, then balance the books."""
+async def rage(*, seconds: float, freezes: bool, random: Random, console: Console, outage_s: float = 0) -> Storm:
+    """Let replicas and database die for so long, then balance the books. `outage_s`: the database's first one."""
     storm = Storm()
     with process.folder() as folder, postgres.server() as database, process.sandbox(folder) as sandbox:
         url = database.database("relay")
@@ -74,13 +81,15 @@ async def rage(*, seconds: float, freezes: bool, random: Random, console: Consol
             began = time.perf_counter()
             until = began + seconds
             acts: list[Coroutine[Any, Any, None]] = [_kill(children, storm, until, random)]
-            acts.append(_crash(database, storm, until, random))
+            acts.append(_crash(database, storm, until, random, first_s=outage_s))
             if freezes:
                 acts.append(_freeze(children, storm, until, random))
             await asyncio.gather(*acts)
             await asyncio.gather(*(asyncio.to_thread(_begin, child) for child in children if child.ended))
+            storm.refused_meanwhile, calm = provider.sent - len(provider.acknowledged), time.perf_counter()
             await provider.finish(_FINISH_S)
             healed = time.perf_counter()
+            storm.caught_up_after_s = healed - calm
             await _drained(url)
             storm.drained_after_s = time.perf_counter() - healed
             storm.seconds = time.perf_counter() - began
@@ -118,14 +127,15 @@ async def _kill(children: list[Child], storm: Storm, until: float, random: Rando
         storm.kills += 1
         await asyncio.sleep(random.uniform(0.0, 1.0))
         await asyncio.to_thread(child.start)
-        with contextlib.suppress(RuntimeError):  # where the database is away it cannot start; it is tried again
-            await asyncio.to_thread(child.wait_ready, 30)
-        if _has_ended(child):
-            await asyncio.to_thread(child.start)
+        await asyncio.to_thread(child.wait_ready, 60)
+        storm.starts_without_the_database += not await asyncio.to_thread(_is_ready, child)
 
 
-def _has_ended(child: Child) -> bool:
-    return child.ended
+def _is_ready(child: Child) -> bool:
+    """Whether it has its database."""
+    with contextlib.suppress(httpx.HTTPError):
+        return httpx.get(f"http://127.0.0.1:{child.port}/readyz", timeout=10).status_code == 200
+    return False
 
 
 #: Replicas that must not be killed now.
@@ -149,13 +159,16 @@ async def _freeze(children: list[Child], storm: Storm, until: float, random: Ran
         _FROZEN.discard(child.name)
 
 
-async def _crash(database: Server, storm: Storm, until: float, random: Random) -> None:
-    """The database, for a moment or for some seconds."""
+async def _crash(database: Server, storm: Storm, until: float, random: Random, *, first_s: float) -> None:
+    """The database, for a moment or for some seconds; the first time for as long as is said."""
+    storm.outage_s = first_s
     while time.perf_counter() < until:
         await asyncio.sleep(random.uniform(4.0, 12.0))
         await asyncio.to_thread(database.crash)
         storm.crashes_of_the_database += 1
-        await asyncio.sleep(random.choice((0.0, 0.5, 5.0)))
+        usual_s = random.choice((0.0, 0.5, 5.0))
+        await asyncio.sleep(first_s or usual_s)
+        first_s = 0
         await asyncio.to_thread(database.start)
 
 
@@ -175,11 +188,13 @@ def show(storm: Storm, console: Console) -> None:
     for line in (
         f"{len(ROLES)} replicas ({', '.join(ROLES)}), {storm.seconds:.0f} s",
         f"{storm.kills} kills, {storm.freezes} freezes of {_FROZEN_S:g} s",
-        f"{storm.crashes_of_the_database} crashes of the database",
+        f"{storm.crashes_of_the_database} crashes of the database, the first one for {storm.outage_s:g} s",
+        f"{storm.starts_without_the_database} replicas were started while it was away",
         f"{storm.checkouts:,} checkouts, {storm.sent_twice:,} of them sent twice on purpose; answers: {answers}",
         f"{storm.unanswered:,} requests never got an answer",
         f"{verdict.acknowledged:,} acknowledged, {verdict.kept:,} in the store, {verdict.arrived:,} at the sandbox",
         f"{verdict.in_doubt:,} were in doubt, {verdict.more_than_once:,} are at the sandbox more than once",
+        f"{storm.refused_meanwhile:,} had no 2xx when it was calm; sent again for {storm.caught_up_after_s:.0f} s",
         f"the outbox was empty {storm.drained_after_s:.1f} s after the last answer",
     ):
         console.print(line)
@@ -192,6 +207,7 @@ def main(
     *,
     seconds: Annotated[float, typer.Option(min=5, help="For how long.")] = 120,
     freezes: Annotated[bool, typer.Option(help="Freeze replicas beyond their leases, too.")] = True,
+    outage: Annotated[float, typer.Option(min=0, help="The database is away for so long at the first time.")] = 5,
     seed: Annotated[int | None, typer.Option(help="For the same moments again.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures here as well.")] = None,
 ) -> None:
@@ -199,7 +215,7 @@ def main(
     console = Console()
     seed = SystemRandom().randrange(1_000_000) if seed is None else seed
     console.print(f"replicas: {seconds:g} s, seed {seed}")
-    storm = asyncio.run(rage(seconds=seconds, freezes=freezes, random=Random(seed), console=console))
+    storm = asyncio.run(rage(seconds=seconds, freezes=freezes, random=Random(seed), console=console, outage_s=outage))
     show(storm, console)
     if json_file is not None:
         json_file.write_text(json.dumps({"seed": seed, "holds": storm.holds, **asdict(storm)}, indent=2) + "\n")

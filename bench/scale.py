@@ -85,6 +85,10 @@ class Figures:
     #: One commit a webhook: with all the work.
     work: list[Round]
     relay: list[Round]
+    #: Replicas that only receive: a row for many webhooks, and nothing else done either.
+    receiving: list[Round]
+    #: Deliveries in the inbox of those, for each that was acknowledged.
+    kept: float
     claims: Claims
 
     @property
@@ -98,10 +102,15 @@ class Figures:
         return _ratio(self.relay, self.row)
 
     @property
+    def ratio_of_receiving(self) -> float:
+        """Accepted by replicas that only receive, of the design that writes one row: both leave the work undone."""
+        return _ratio(self.receiving, self.row)
+
+    @property
     def exactly_once(self) -> bool:
         """Nothing was refused, lost or doubled in any round."""
-        rounds = [*self.row, *self.work, *self.relay]
-        kept = all(one.arrived is None or one.arrived.exactly_once for one in rounds)
+        rounds = [*self.row, *self.work, *self.relay, *self.receiving]
+        kept = self.kept == 1 and all(one.arrived is None or one.arrived.exactly_once for one in rounds)
         return kept and all(set(one.statuses) == {"200"} for one in rounds)
 
 
@@ -174,13 +183,21 @@ def naives(folder: Path, url: str, what: str) -> list[Child]:
     ]
 
 
-def replicas(folder: Path, url: str, sandbox: Child) -> list[Child]:
-    """The relay as it is deployed: each receives, maps and forwards."""
+def replicas(folder: Path, url: str, sandbox: Child, *, role: str = "all") -> list[Child]:
+    """The relay as it is deployed: each receives, maps and forwards; or only the first."""
     return [
-        process.relay(folder, name=f"replica-{place}", port=process.free_port(), sandbox=sandbox.url,
+        process.relay(folder, "--role", role, name=f"{role}-{place}", port=process.free_port(), sandbox=sandbox.url,
                       RELAY_DATABASE_URL=url)
         for place in range(REPLICAS)
     ]  # fmt: skip
+
+
+def in_the_inbox(url: str) -> int:
+    """Deliveries that are committed and not mapped."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        row = connection.execute("SELECT coalesce(sum(deliveries), 0)::int8 FROM inbox").fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def until_mapped(url: str) -> None:
@@ -238,7 +255,8 @@ async def claims(url: str, database: postgres.Server, *, batches: int) -> Claims
 
 def compare(*, rounds: int, seconds: float, warm_up_s: float, batches: int) -> Figures:
     """All designs in turns, so many times, after a warm-up of each; then the claims."""
-    found: tuple[list[Round], list[Round], list[Round]] = ([], [], [])
+    found: tuple[list[Round], list[Round], list[Round], list[Round]] = ([], [], [], [])
+    acknowledged_there = 0
     numbers = count(0, 10_000_000)
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(process.folder())
@@ -252,6 +270,8 @@ def compare(*, rounds: int, seconds: float, warm_up_s: float, batches: int) -> F
             for what in ("row", "work")
         ]
         relays = [stack.enter_context(child) for child in replicas(folder, ours, closed)]
+        inbox = database.database("inbox")
+        receivers = [stack.enter_context(child) for child in replicas(folder, inbox, closed, role="receive")]
 
         for seconds_now in [warm_up_s] + [seconds] * rounds:
             for rounds_of, children in zip(found, others, strict=False):
@@ -262,10 +282,15 @@ def compare(*, rounds: int, seconds: float, warm_up_s: float, batches: int) -> F
                         look=lambda acknowledged: sink.compare(acknowledged, outbox(ours, acknowledged)))
             )  # fmt: skip
             time.sleep(_BREAK_S)
-        for child in (*others[0], *others[1], *relays):
+            found[3].append(measure(receivers, database, seconds=seconds_now, first=next(numbers)))
+            acknowledged_there += found[3][-1].statuses.get("200", 0)
+            time.sleep(_BREAK_S)
+        for child in (*others[0], *others[1], *relays, *receivers):
             child.stop()
+        kept = in_the_inbox(inbox) / max(acknowledged_there, 1)
         claimed = asyncio.run(claims(database.database("claims"), database, batches=batches))
-    return Figures(row=found[0][1:], work=found[1][1:], relay=found[2][1:], claims=claimed)
+    return Figures(row=found[0][1:], work=found[1][1:], relay=found[2][1:], receiving=found[3][1:], kept=kept,
+                   claims=claimed)  # fmt: skip
 
 
 def show(figures: Figures, console: Console) -> None:
@@ -274,20 +299,22 @@ def show(figures: Figures, console: Console) -> None:
     for column in table.columns[1:]:
         column.justify = "right"
     designs = (("a row and a commit each", figures.row), ("the work and a commit each", figures.work),
-               (f"relay, {REPLICAS} replicas", figures.relay))  # fmt: skip
+               (f"relay, {REPLICAS} replicas", figures.relay),
+               (f"relay, {REPLICAS} that only receive", figures.receiving))  # fmt: skip
     for name, rounds in designs:
         middle = [
             median(getattr(one, field) for one in rounds)
             for field in ("accepted_per_s", "mapped_per_s", "p50_ms", "p99_ms", "cpu_us", "database_us")
         ]
-        mapped = "" if rounds is figures.row else f"{middle[1]:,.0f}"
+        mapped = "" if rounds in (figures.row, figures.receiving) else f"{middle[1]:,.0f}"
         table.add_row(name, f"{middle[0]:,.0f}", mapped, f"{middle[2]:.1f}", f"{middle[3]:.1f}", f"{middle[4]:.0f}",
                       f"{middle[5]:.0f}")  # fmt: skip
     console.print(table)
     console.print("CPU: of the servers and of the database, for each webhook, until it is in the outbox.")
     _verdict(console, "accepted, of the same work with a commit each", f"{figures.ratio:.2f}", figures.ratio,
              TARGET_RATIO)  # fmt: skip
-    console.print(f"accepted, of a row and a commit each (which does none of the work): {figures.ratio_to_row:.2f}")
+    console.print(f"accepted, of a row and a commit each (which does none of the work): {figures.ratio_to_row:.2f}; "
+                  f"by replicas that only receive: {figures.ratio_of_receiving:.2f}")  # fmt: skip
     claimed = figures.claims
     _verdict(console, "events claimed a second, 1000 at a time", f"{claimed.claimed_per_s:,.0f}", claimed.claimed_per_s,
              TARGET_CLAIMS)  # fmt: skip
@@ -323,7 +350,8 @@ def main(
     figures = compare(rounds=rounds, seconds=seconds, warm_up_s=warm_up, batches=batches)
     show(figures, console)
     if json_file is not None:
-        ratios = {"ratio": figures.ratio, "ratio_to_row": figures.ratio_to_row}
+        ratios = {"ratio": figures.ratio, "ratio_to_row": figures.ratio_to_row,
+                  "ratio_of_receiving": figures.ratio_of_receiving}  # fmt: skip
         found = {"machine": machine(), **ratios, **asdict(figures)}
         json_file.write_text(json.dumps(found, indent=2) + "\n")
     if not figures.exactly_once:
