@@ -14,12 +14,12 @@ ENV UV_PROJECT_ENVIRONMENT=/opt/relay/.venv \
 RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir --disable-pip-version-check "uv==${UV_VERSION}"
 WORKDIR /src
 COPY pyproject.toml uv.lock ./
-RUN /opt/uv/bin/uv sync --locked --no-default-groups --no-install-project
+RUN /opt/uv/bin/uv sync --locked --no-default-groups --extra otel --no-install-project
 COPY README.md LICENSE ./
 COPY relay relay
 COPY mappers mappers
 COPY tests/mappers tests/mappers
-RUN /opt/uv/bin/uv sync --locked --no-default-groups --no-editable
+RUN /opt/uv/bin/uv sync --locked --no-default-groups --extra otel --no-editable
 
 # --- the image: that environment, and a user who may write nothing but the volume -------------------------------------
 FROM ${BASE_IMAGE}

@@ -26,8 +26,8 @@ setup: $(STAMP) ## install the locked dependencies; afterwards .venv/bin/relay w
 run: $(STAMP) ## start the relay; without OAA_ variables against its own sandbox, with one sample purchase
 	@.venv/bin/relay serve --demo
 
-test: $(STAMP) ## run the default tests; ARGS="-k money" picks some
-	@.venv/bin/pytest $(ARGS)
+test: $(STAMP) ## run the default tests, on all cores; ARGS="-k money" picks some, ARGS="-n 0" takes one core
+	@.venv/bin/pytest -n logical --dist worksteal $(ARGS)
 
 check: $(STAMP) ## lint, format, types, imports: what CI asks
 	@.venv/bin/ruff check

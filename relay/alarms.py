@@ -29,7 +29,8 @@ _LOOKS_BACK_MS = 14 * _DAY_MS
 _ENOUGH_HOURS = 6
 #: So many refused signatures within so long are more than a stranger who tries.
 _FAILING, _FAILING_MS = 3, 900_000
-_OLD_MS = 600_000
+#: Events that wait for longer do not leave.
+OLD_MS = 600_000
 _RECONCILED_MS = 2 * _DAY_MS
 
 
@@ -75,7 +76,20 @@ def usual_gap_ms(hours: Sequence[int]) -> int | None:
 
 def is_silent(last_ms: int | None, gap_ms: int | None, *, now_ms: int) -> bool:
     """Whether a source was quiet for longer than is usual."""
-    return last_ms is not None and gap_ms is not None and now_ms - last_ms > max(_TIMES * gap_ms, _AT_LEAST_MS)
+    if last_ms is None or gap_ms is None or not may_be_silent(last_ms, now_ms=now_ms):
+        return False
+    return now_ms - last_ms > _TIMES * gap_ms
+
+
+def may_be_silent(last_ms: int | None, *, now_ms: int) -> bool:
+    """Whether it was quiet for so long that what is usual must be known."""
+    return last_ms is not None and now_ms - last_ms > _AT_LEAST_MS
+
+
+def shadow_until_ms(marks: Mapping[str, Bookmark], source: str) -> int:
+    """Until when a source takes webhooks whatever their signature; 0: it never did."""
+    mark = marks.get(_SHADOW + source)
+    return 0 if mark is None else min(int(mark.position), mark.noted_at_ms + _DAY_MS)
 
 
 async def gaps(store: Store, *, now_ms: int) -> dict[str, int]:
@@ -142,13 +156,14 @@ def _destinations(states: Mapping[str, DestinationState]) -> Iterator[Alarm]:
 
 def _depths(depths: Sequence[Depth], now_ms: int) -> Iterator[Alarm]:
     for depth in depths:
-        if depth.oldest_ms is not None and now_ms - depth.oldest_ms > _OLD_MS:
+        waiting = depth.pending + depth.batched - depth.held
+        if waiting > 0 and depth.oldest_ms is not None and now_ms - depth.oldest_ms > OLD_MS:
             minutes = (now_ms - depth.oldest_ms) // 60_000
             yield Alarm(
                 kind=Kind.OUTBOX,
                 subject=depth.destination,
                 severity="critical",
-                words=f"{_many(depth.pending + depth.batched, 'event')} do not leave, the oldest for {minutes} min",
+                words=f"{_many(waiting, 'event')} do not leave, the oldest for {minutes} min",
                 remedy="relay outbox says what the events API answers; relay doctor tries it.",
             )
         if depth.dead:
@@ -195,9 +210,8 @@ def _sources(
                 words=f"{sum(cause.n for cause in refused)} signatures were refused in 15 min ({worst.cause})",
                 remedy=f"relay doctor --source {slug}. {worst.words}",
             )
-        shadow = marks.get(_SHADOW + slug)
-        if shadow is not None and min(int(shadow.position), shadow.noted_at_ms + _DAY_MS) > now_ms:
-            minutes = (int(shadow.position) - now_ms) // 60_000
+        if (until_ms := shadow_until_ms(marks, slug)) > now_ms:
+            minutes = (until_ms - now_ms) // 60_000
             yield Alarm(
                 kind=Kind.SHADOW,
                 subject=slug,

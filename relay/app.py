@@ -8,16 +8,16 @@ import fcntl
 import gc
 import secrets
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from random import random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
-from fastapi import FastAPI, Response
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 
 from relay import __version__, ingesting
 from relay.alarming import Alarming, Recipient
@@ -26,15 +26,17 @@ from relay.clock import unix_ms
 from relay.contract import Provider
 from relay.enriching import asking
 from relay.forwarding import Forwarding, ForwardingRules, Lane
+from relay.health import add_health
+from relay.helping import helping
 from relay.ingest_docs import described
-from relay.ingesting import Ingesting
 from relay.leases import LEASE_MS, renewing
 from relay.metrics import Metrics
 from relay.openanalytics import OpenAnalytics
-from relay.operating import Disk, Keeper, Retention, beside, depths, readiness, remap, watch
+from relay.operating import Disk, Keeper, Retention, beside, remap, watch
 from relay.pages import Things, console_routes
-from relay.receiving import PREFIX, Limits, Receive, Receiver, Scope, Send
+from relay.receiving import PREFIX, Limits, Receiver
 from relay.rejecting import Rejecting, looking
+from relay.serving import ASGIApp, Receive, Scope, Send
 from relay.settings import Settings
 from relay.sources import Destination
 from relay.store import is_shared, key_path, open_store, sqlite_path
@@ -45,6 +47,9 @@ from relay.unfolding import Unfolding
 from relay.vault import Vault, key_file
 from relay.webhook_docs import add_webhooks
 
+if TYPE_CHECKING:  # it brings OpenTelemetry, which is there only where it is installed
+    from relay.tracing import Tracing
+
 log = structlog.get_logger("relay")
 
 Clock = Callable[[], int]
@@ -52,6 +57,8 @@ Clock = Callable[[], int]
 _ABOUT = """Webhooks of payment, CRM and e-mail providers become conversions in OpenAnalytics: each once, with the right
 amount, time and user, and no personal data."""
 _DAY_MS = 86_400_000
+#: FastAPI's own, which would tell whole URLs: operators search for people by them. `relay.tracing` tells what it may.
+_NO_TELEMETRY = TelemetryConfig(tracing=False, metrics=False, logs=False, auto_configure=False)
 #: For so long a replica that is stopped goes on mapping: the others map the rest, as far as there are any.
 _LEAVE_S = 1.0
 #: The store's writer waits for no longer than this until the event loop lends it the interpreter.
@@ -61,8 +68,8 @@ _SWITCH_S = 0.0005
 class RelayApp(FastAPI):
     """FastAPI for all but the hot path, which it never sees: its routing costs more than checking a signature."""
 
-    receiver: Callable[[Scope, Receive, Send], Awaitable[None]] | None = None
-    ingesting: Ingesting | None = None
+    receiver: ASGIApp | None = None
+    ingesting: ASGIApp | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"] if scope["type"] == "http" else ""
@@ -106,10 +113,9 @@ def alone(database: Path) -> Iterator[None]:
         yield
 
 
-def make_lane(
-    destination: Destination, settings: Settings, *, store: Store, metrics: Metrics, clock: Clock, owner: str
-) -> tuple[Lane, OpenAnalytics]:
+def make_lane(destination: Destination, parts: Parts, *, owner: str) -> tuple[Lane, OpenAnalytics]:
     """The lane of a destination, and the client that it calls with."""
+    settings, store, metrics, clock = parts.settings, parts.store, parts.metrics, parts.clock
     client = OpenAnalytics(
         destination.base_url,
         destination.project_id,
@@ -118,6 +124,8 @@ def make_lane(
         batch_body=destination.batch_body,
         clock=clock,
     )
+    if parts.tracing is not None:
+        client = parts.tracing.client(client, destination.name, store)
     rules = ForwardingRules(
         batch_size=settings.batch_size,
         give_up_after_ms=settings.give_up_after_days * _DAY_MS,
@@ -144,13 +152,24 @@ class Parts:
     disk: Disk
     certificates: Certificates
     rejecting: Rejecting
+    #: None: nothing is wrapped.
+    tracing: Tracing | None
 
 
 @contextlib.asynccontextmanager
 async def opened(
-    settings: Settings, providers: Mapping[str, Provider], *, metrics: Metrics, clock: Clock, node: int | None = None
+    settings: Settings,
+    providers: Mapping[str, Provider],
+    *,
+    metrics: Metrics,
+    clock: Clock,
+    node: int | None = None,
+    shut: Callable[[], str | None] | None = None,
 ) -> AsyncIterator[Parts]:
-    """The parts, while the block runs. `node`: the number of this process, where several share the store."""
+    """The parts, while the block runs. `node`: the number of this process, where several share the store.
+
+    `shut`: why the store cannot be used yet, where somebody prepares it beside this block.
+    """
     url = settings.database_url.get_secret_value()
     store = await open_store(
         url,
@@ -162,19 +181,30 @@ async def opened(
         pace=Pace(settings.calls_at_once, settings.events_per_s),
         spool=settings.spool_file if settings.spool else None,
         spool_min_free_mb=settings.min_free_disk_mb,
+        shut=shut,
     )
     disk = Disk(None if is_shared(url) else sqlite_path(url).parent, min_free_mb=settings.min_free_disk_mb)
     certificates = Certificates(clock=clock)
-    sources = settings.sources
+    rejecting = Rejecting(sources=settings.sources, providers=providers, store=store, metrics=metrics, clock=clock)
     try:
-        async with looking(
-            Rejecting(sources=sources, providers=providers, store=store, metrics=metrics, clock=clock)
-        ) as rejecting:
-            yield Parts(settings=settings, providers=providers, store=store, metrics=metrics, clock=clock, disk=disk,
-                        certificates=certificates, rejecting=rejecting)  # fmt: skip
+        async with _tracing(settings) as tracing, looking(rejecting):
+            wrapped = tracing.store(store) if tracing else store
+            yield Parts(settings=settings, providers=providers, store=wrapped, metrics=metrics, clock=clock, disk=disk,
+                        certificates=certificates, rejecting=rejecting, tracing=tracing)  # fmt: skip
     finally:
         await certificates.close()
         await store.close()
+
+
+@contextlib.asynccontextmanager
+async def _tracing(settings: Settings) -> AsyncIterator[Tracing | None]:
+    if settings.tracing:
+        from relay.tracing import tracing  # noqa: PLC0415  what is off costs nothing
+
+        async with tracing(settings) as found:
+            yield found
+    else:
+        yield None
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,21 +228,19 @@ async def working(parts: Parts) -> AsyncIterator[Work]:
             log.warning("batches were under way when the relay ended: they are in doubt", batches=doubted)
         lanes = []
         for destination in settings.destinations.values():
-            lane, client = make_lane(destination, settings, store=store, metrics=metrics, clock=clock, owner=owner)
+            lane, client = make_lane(destination, parts, owner=owner)
             stack.push_async_callback(client.aclose)
             lanes.append(lane)
         going = Forwarding(lanes)
         keeper = Keeper(
             store=store, metrics=metrics, clock=clock, wake=going.wake, disk=parts.disk,
             retention=Retention(bodies_days=settings.retain_bodies_days, keys_days=settings.retain_keys_days),
+            owner=owner if shares_store(settings) else None,
         )  # fmt: skip
         await _map_parked(store, settings, parts.providers)
         going.start()
         stack.push_async_callback(going.stop, within_s=settings.shutdown_s)
-        unfolding = Unfolding(
-            store=store, sources=settings.sources, providers=parts.providers, metrics=metrics, wake=going.wake,
-            keep_bodies=settings.retain_bodies_days > 0,
-        )  # fmt: skip
+        unfolding = make_unfolding(parts, going.wake)
         within_s = _LEAVE_S if shares_store(settings) else settings.shutdown_s
         await stack.enter_async_context(_until_empty(unfolding, within_s=within_s))
         await stack.enter_async_context(beside(keeper.run()))
@@ -222,6 +250,12 @@ async def working(parts: Parts) -> AsyncIterator[Work]:
                    wake=going.wake, random=random)
         )  # fmt: skip
         yield Work(unfolding=unfolding, forwarding=going, keeper=keeper)
+
+
+def make_unfolding(parts: Parts, wake: Callable[[str], None]) -> Unfolding:
+    """What maps. `wake` is told which destination has something new to send."""
+    return Unfolding(store=parts.store, sources=parts.settings.sources, providers=parts.providers,
+                     metrics=parts.metrics, wake=wake, keep_bodies=parts.settings.retain_bodies_days > 0)  # fmt: skip
 
 
 @contextlib.asynccontextmanager
@@ -246,22 +280,23 @@ def make_alarming(parts: Parts, *, owner: str) -> Alarming:
                     clock=parts.clock, trouble=parts.disk.trouble, owner=owner, recipient=recipient)  # fmt: skip
 
 
-def make_receiver(parts: Parts, wake: Callable[[], None]) -> Receiver:
+def make_receiver(parts: Parts, wake: Callable[[], None]) -> ASGIApp:
     """The hot path. `wake` is called when something new is in the inbox."""
-    settings = parts.settings
-    return Receiver(
+    settings, tracing = parts.settings, parts.tracing
+    receiver = Receiver(
         sources=settings.sources, providers=parts.providers, store=parts.store, metrics=parts.metrics,
         clock=parts.clock, wake=wake, certificates=parts.certificates,
         limits=Limits(max_waiting=settings.max_waiting, trouble=parts.disk.trouble), refused=parts.rejecting.refused,
     )  # fmt: skip
+    return tracing.receiver(receiver) if tracing else receiver
 
 
-def make_ingesting(parts: Parts, wake: Callable[[str], None]) -> Ingesting:
+def make_ingesting(parts: Parts, wake: Callable[[str], None]) -> ASGIApp:
     """The events API's own paths. `wake` is told which destination has something new to send."""
-    return ingesting.make_ingesting(
+    app = ingesting.make_ingesting(
         parts.settings, store=parts.store, metrics=parts.metrics, clock=parts.clock, wake=wake,
-        trouble=parts.disk.trouble,
-    )  # fmt: skip
+        trouble=parts.disk.trouble)  # fmt: skip
+    return parts.tracing.ingesting(app) if parts.tracing else app
 
 
 def add_console(app: RelayApp, parts: Parts) -> None:
@@ -309,10 +344,16 @@ def create_receiving_app(
     async def lifespan(app: RelayApp) -> AsyncIterator[None]:
         async with opened(settings, providers, metrics=metrics, clock=clock, node=node) as parts:
             app.state.parts, app.state.store = parts, parts.store
-            app.receiver = make_receiver(parts, wake)
-            add_console(app, parts)
-            app.ingesting = make_ingesting(parts, lambda _destination: wake_forwarding())
-            async with beside(watch(parts.disk, metrics)):
+            unfolding = make_unfolding(parts, lambda _destination: wake_forwarding())
+            async with beside(watch(parts.disk, metrics)), helping(unfolding) as came:
+
+                def take_note() -> None:
+                    wake()
+                    came()
+
+                app.receiver = make_receiver(parts, take_note)
+                add_console(app, parts)
+                app.ingesting = make_ingesting(parts, lambda _destination: wake_forwarding())
                 calm_the_collector()
                 yield
 
@@ -321,9 +362,10 @@ def create_receiving_app(
 
 def with_routes(lifespan: Callable[[RelayApp], AbstractAsyncContextManager[None]]) -> RelayApp:
     """An app with this lifespan, and all paths but the hot ones."""
-    app = RelayApp(title="Relay", description=_ABOUT, version=__version__, lifespan=lifespan, redoc_url=None)
+    app = RelayApp(title="Relay", description=_ABOUT, version=__version__, lifespan=lifespan, redoc_url=None,
+                   telemetry=_NO_TELEMETRY)  # fmt: skip
     add_webhooks(app, PREFIX)
-    _add_health(app)
+    add_health(app)
     return app
 
 
@@ -341,28 +383,3 @@ async def _map_parked(store: Store, settings: Settings, providers: Mapping[str, 
     if done.deliveries:
         log.warning("mapped parked deliveries again", deliveries=done.deliveries, events=done.events,
                     still_parked=done.still_parked)  # fmt: skip
-
-
-def _add_health(app: RelayApp) -> None:
-    @app.get("/healthz", summary="Is the process alive?", tags=["health"])
-    async def healthz() -> dict[str, str]:
-        return {"status": "ok", "version": __version__}
-
-    @app.get(
-        "/readyz",
-        summary="Can webhooks be taken, and do events leave?",
-        tags=["health"],
-        responses={503: {"description": "Webhooks cannot be taken now; the body says why."}},
-    )
-    async def readyz() -> JSONResponse:
-        parts: Parts = app.state.parts
-        body = await readiness(parts.store, parts.settings.destinations, trouble=parts.disk.trouble(), now_ms=unix_ms())
-        return JSONResponse(body, status_code=503 if body["status"] == "unavailable" else 200)
-
-    @app.get("/metrics", summary="Prometheus metrics", tags=["health"], response_class=Response)
-    async def prometheus() -> Response:
-        parts: Parts = app.state.parts
-        with contextlib.suppress(StoreUnavailableError):
-            await depths(parts.store, parts.metrics, now_ms=parts.clock())
-        parts.metrics.show_disk(parts.disk.free)
-        return Response(parts.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -15,6 +15,7 @@ from types import MappingProxyType
 import httpx
 
 from relay.certified import check_certificate, is_pinned
+from relay.trust import trusted
 
 #: Providers use one or two at a time.
 _MOST_KEPT = 32
@@ -56,7 +57,9 @@ class Certificates:
         """
         self._clock = clock
         self._patience_s = patience_s
-        self._http = httpx.AsyncClient(transport=transport, timeout=patience_s, follow_redirects=False)
+        self._http = httpx.AsyncClient(
+            transport=transport, timeout=patience_s, follow_redirects=False, verify=trusted()
+        )
         self._kept: OrderedDict[str, bytes] = OrderedDict(given or {})
         for pem in self._kept.values():
             check_certificate(pem)

@@ -17,6 +17,7 @@ from relay import (
     explain_cli,
     keys_cli,
     outbox_cli,
+    overview_cli,
     rejected_cli,
     remap_cli,
     samples_cli,
@@ -345,11 +346,13 @@ def hash_(
         out.print(f"{'not sent':<12} {plain}  (SHA-256 without the key, to compare)", markup=False)
 
 
+app.command()(overview_cli.overview)
 app.command()(desk_cli.sources)
 app.command()(desk_cli.deliveries)
 app.command()(desk_cli.events)
 app.command()(explain_cli.explain)
 app.command()(explain_cli.tail)
+app.command()(overview_cli.audit)
 app.add_typer(outbox_cli.outbox, name="outbox")
 app.add_typer(store_cli.store, name="store")
 app.command()(store_cli.migrate)

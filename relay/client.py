@@ -41,6 +41,7 @@ class _Verbs(Generic[Done]):
 
     _post: Callable[[httpx.Request], Awaitable[httpx.Response]]
     _wait: Callable[[float], Awaitable[None]]
+    _finish: Callable[[Coroutine[Any, Any, None]], Done]
 
     def __init__(self, base_url: str, *, project: str, key: str, batch_size: int = 500, tries: int = 6,
                  timeout_s: float = 10.0, repeat_unanswered: bool = True) -> None:  # fmt: skip
@@ -100,9 +101,6 @@ class _Verbs(Generic[Done]):
                 asked = "" if answer is None else answer.headers.get("retry-after", "")
                 drawn_s = random.uniform(0, 2.0 ** (self._tries - tries_left - 2))  # noqa: S311  spreads callers apart
                 await self._wait(min(60.0, float(asked) if asked.isdigit() else drawn_s))
-
-    def _finish(self, work: Coroutine[Any, Any, None]) -> Done:
-        raise NotImplementedError
 
 
 async def _at_once(call: Callable[[Any], Any], given: Any) -> Any:

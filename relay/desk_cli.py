@@ -184,40 +184,27 @@ def sources(
 
 
 async def _states(store: Store, settings: Settings) -> list[dict[str, Any]]:
-    from relay.alarms import GAP, gaps, is_silent
     from relay.clock import unix_ms
-    from relay.rejecting import shadows
+    from relay.source_states import DAY_MS, State, source_states
     from relay.store.counting import HOUR_MS
 
     now_ms = unix_ms()
-    last, longest, until = await store.console.last_seen(), await gaps(store, now_ms=now_ms), await shadows(store)
-    for mark, kept in (await store.bookmarks(GAP)).items():
-        longest.setdefault(mark.removeprefix(GAP), int(kept.position))
-    day = await store.console.counted(width_ms=HOUR_MS, since_ms=now_ms - 24 * HOUR_MS)
-    causes = await store.rejected.causes(since_ms=now_ms - 24 * HOUR_MS)
+    day = await store.console.counted(width_ms=HOUR_MS, since_ms=now_ms - DAY_MS)
     rows = []
-    for slug, source in settings.sources.items():
-        refused = [cause for cause in causes if cause.source == slug]
-        gap_ms, last_ms, shadow_ms = longest.get(slug), last.get(slug), until.get(slug, 0)
-        why = f"{refused[0].n} refused ({refused[0].cause}). {refused[0].words}" if refused else ""
-        if shadow_ms > now_ms:
-            status, why = "shadow", f"SHADOW MODE until {instant(shadow_ms)}: webhooks are taken unverified. {why}"
-        elif refused and (last_ms is None or last_ms < refused[0].newest_ms):
-            status = "signatures failing"
-        elif last_ms is None:
-            status = "never seen"
-        elif is_silent(last_ms, gap_ms, now_ms=now_ms):
-            status = "silent"
-            why = "Is the webhook still switched on at the provider? relay backfill fetches what is missing."
-        else:
-            status, why = "healthy", ""
+    for one in await source_states(store, settings.sources, now_ms=now_ms):
+        source, why = settings.sources[one.slug], one.why
+        if one.state is State.SHADOW:
+            why = f"SHADOW MODE until {instant(one.shadow_until_ms)}. {why}"
         rows.append({
-            "source": slug, "provider": source.provider, "status": status, "last": instant(last_ms),
-            "usual_gap_h": None if gap_ms is None else gap_ms // HOUR_MS,
-            "deliveries_24h": sum(c.n for c in day.counts if c.source == slug and c.measure == "deliveries"),
-            "refused_24h": sum(cause.n for cause in refused),
-            "url": source.public_url or f"{terminal.base_url(settings)}/webhooks/{slug}", "why": why,
-            "causes": [{"reason": one.reason, "cause": one.cause, "n": one.n, "words": one.words} for one in refused],
+            "source": one.slug, "provider": source.provider, "status": one.state.value, "last": instant(one.last_ms),
+            "usual_gap_h": None if one.gap_ms is None else one.gap_ms // HOUR_MS,
+            "deliveries_24h": sum(c.n for c in day.counts if c.source == one.slug and c.measure == "deliveries"),
+            "refused_24h": one.refused,
+            "url": source.public_url or f"{terminal.base_url(settings)}/webhooks/{one.slug}", "why": why,
+            "causes": [
+                {"reason": cause.reason, "cause": cause.cause, "n": cause.n, "words": cause.words}
+                for cause in one.causes
+            ],
         })  # fmt: skip
     return rows
 

@@ -280,7 +280,7 @@ def _missing(provider: Provider, delivery: Delivery, known: Known) -> Diagnosis:
                 is_proved=False,
             )
     agent = delivery.headers.get("user-agent", "nobody who says its name")[:60]
-    where = " or ".join(wanted) or "the body"
+    where = " or ".join(wanted) or "the URL or the body"
     return Diagnosis(
         cause=Cause.MISSING,
         words=f"nothing stands where the signature belongs ({where}); sent by {agent}",
@@ -362,8 +362,8 @@ def _unknown(source: Source, provider: Provider, delivery: Delivery, reason: Rea
     count = len(source.secrets)
     return Diagnosis(
         cause=Cause.UNKNOWN,
-        words=f"it fits {'the secret' if count == 1 else f'none of the {count} secrets'} of {source.slug} in no form "
-        "that was tried, nor that of any other source",
+        words=f"{'the secret' if count == 1 else f'none of the {count} secrets'} of {source.slug} "
+        f"{'does not fit' if count == 1 else 'fits'} in any form that was tried, nor does one of another source",
         remedy=f"Most likely the secret belongs to another endpoint: copy the one of this URL into {_where(source)}. "
         f"{provider.secret.meaning}.{through}",
         is_proved=False,

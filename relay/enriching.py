@@ -31,6 +31,7 @@ from relay.retry import Breaker, Closed, Open, ask as may_call, backoff_ms, fail
 from relay.sources import Source
 from relay.store.base import Kept, Mapped, PutOff, Store, StoreUnavailableError, ToDo
 from relay.store.schema import Outcome
+from relay.trust import trusted
 
 log = structlog.get_logger("relay.enriching")
 
@@ -126,7 +127,9 @@ class Asker:
         self._slots = asyncio.Semaphore(rules.at_once)
         self._calls: OrderedDict[str, tuple[int, asyncio.Task[Result]]] = OrderedDict()
         here = urlsplit(source.api_base or self._api.base).hostname in _LOOPBACK
-        self._http = httpx.AsyncClient(timeout=rules.patience_s, follow_redirects=False, trust_env=not here)
+        self._http = httpx.AsyncClient(
+            timeout=rules.patience_s, follow_redirects=False, trust_env=not here, verify=trusted()
+        )
 
     async def close(self) -> None:
         """End calls under way and close connections."""
@@ -197,8 +200,8 @@ class Asker:
             if isinstance(reason, Later):
                 reason = self._put_off(todo, name, reason, later)
             if isinstance(reason, Refused):
-                log.error("could not be asked about, kept", source=self._source.slug, notification=name,
-                          type=one.type, error=reason.words)  # fmt: skip
+                log.error("could not be asked about, kept", source=self._source.slug, delivery=todo.kept.delivery,
+                          notification=name, type=one.type, error=reason.words)  # fmt: skip
                 done.append(replace(one, outcome=Outcome.FAILED, error=reason.words, ask=None, events=(), learned=()))
             elif name not in later:
                 done.append(one)
@@ -246,7 +249,7 @@ class Asker:
             else:
                 result = await self._shared(ask, url, todo.kept.received_at_ms)
         except Exception as error:
-            log.exception("asking stumbled", source=self._source.slug, notification=name)
+            log.exception("asking stumbled", source=self._source.slug, delivery=todo.kept.delivery, notification=name)
             return Later(f"{type(error).__name__}: {error}")
         if isinstance(result, Answered) or not ask.is_optional:
             return result

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from relay.store.rejected import Rejected
     from relay.store.search import Wanted
     from relay.store.telling import Again, EventStory, NotificationStory, Story
+    from relay.tellings import Telling
 
 _COLOURS = {
     "mapped": "green", "sent": "green", "failed": "bold red", "dead": "bold red", "not_mapped": "yellow",
@@ -80,8 +81,11 @@ def explain(
             return _Found(stories, refused, is_waiting)
 
     found = terminal.run(read(load_settings()))
+    sales = _sales(found)
     if as_json:
         show_json({
+            "sales": [{"name": one.name, "order": one.order, "counts": len(one.counted), "is_double": one.is_double,
+                       "event_ids": [event.event_id for event in one.counted]} for one in sales],
             "deliveries": [_story(story, reveal=reveal) for story in found.stories],
             "refused": [_refused(one) for one in found.refused], "is_waiting_to_be_mapped": found.is_waiting,
         })  # fmt: skip
@@ -95,9 +99,17 @@ def explain(
             out.print(f"  relay rejected show {one.id}", markup=False)
         if found.is_waiting:
             out.print("It is in the inbox, and is mapped within the second.")
+        for sale in sales:
+            out.print(sale.words, style="bold red" if sale.is_double else "bold", markup=False)
     if not (found.stories or found.refused or found.is_waiting):
         fail(f"Nothing that is kept has the name {reference!r}. Names are exact: a provider's id, an order's id, an "
              "event_id, a user_id, an e-mail address. What came before the retention is gone.", code=FOUND)  # fmt: skip
+
+
+def _sales(found: _Found) -> Sequence[Telling]:
+    from relay.tellings import tellings
+
+    return tellings([one.told for story in found.stories for one in story.notifications])
 
 
 def _story(story: Story, *, reveal: bool) -> dict[str, Any]:

@@ -28,13 +28,15 @@ _POLL_MS = 1_000
 #: After so long what is known of the destination is asked for again: another replica may have paused it.
 _KNOWN_FOR_MS = 2_000
 #: After a batch that was not full, events of the next moments are gathered. A lone event never waits for this.
-_LINGER_MS = 20
+_LINGER_MS = 100
 #: A paused destination is asked again after this long, and then less and less often.
 _PROBE_FIRST_MS = 30_000
 _PROBE_CAP_MS = 600_000
 #: Answers that may mean "no batches here" rather than "no such project".
 _NO_BATCHES = frozenset({404, 405})
 _ATTEMPTS_BEFORE_HALVING = 2
+#: So many dead letters are named in one line of the log.
+_MOST_NAMED = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +157,9 @@ class Lane:
         )
         self._metrics.attempts.labels(self.name, _label(outcome)).inc()
         self._metrics.batch_events.observe(len(batch.events))
+        say = log.debug if isinstance(outcome, Sent) else log.info
+        say("a batch was tried", destination=self.name, batch=batch.id, events=len(batch.events),
+            attempt=batch.attempts + 1, answer=_label(outcome))  # fmt: skip
         await self._settle(batch, outcome, single=single)
 
     # --- settling: the table of answers ---
@@ -183,7 +188,8 @@ class Lane:
     async def _accepted(self, batch: Batch, outcome: Sent) -> None:
         self._answered()
         if not outcome.expected:
-            log.warning("accepted with an unexpected status", destination=self.name, status=outcome.status)
+            log.warning("accepted with an unexpected status", destination=self.name, batch=batch.id,
+                        status=outcome.status)  # fmt: skip
         if await self._settled(batch, self._store.sent(batch)):
             self._metrics.sent.labels(self.name).inc(len(batch.events))
         if self._state.paused is not None:
@@ -197,7 +203,8 @@ class Lane:
             return
         if await self._settled(batch, self._store.refuse(batch, reason=words)):
             self._metrics.dead.labels(self.name).inc()
-            log.error("an event was refused and is a dead letter now", destination=self.name, words=words)
+            log.error("an event was refused and is a dead letter now", destination=self.name, batch=batch.id,
+                      dead_letter=batch.events[0].id, words=words)  # fmt: skip
 
     async def _shrink(self, batch: Batch) -> None:
         size = len(batch.events)
@@ -220,8 +227,8 @@ class Lane:
         await self._settled(batch, self._store.later(batch, due_at_ms=now_ms, words=outcome.words))
         wait = min(_PROBE_CAP_MS, _PROBE_FIRST_MS << min(self._probes, 10))
         self._probes += 1
-        log.error("the destination refuses us: paused, nothing is lost", destination=self.name, status=outcome.status,
-                  words=outcome.words, next_probe_s=wait // 1000)  # fmt: skip
+        log.error("the destination refuses us: paused, nothing is lost", destination=self.name, batch=batch.id,
+                  status=outcome.status, words=outcome.words, next_probe_s=wait // 1000)  # fmt: skip
         words = f"{outcome.status}: {outcome.words}"
         await self._remember(replace(self._state, paused=words, probe_at_ms=now_ms + wait))
 
@@ -233,21 +240,22 @@ class Lane:
 
     async def _later(self, batch: Batch, outcome: Later) -> None:
         others_pass = isinstance(self._breaker, BreakerClosed) and self._breaker.failures == 0
+        words = outcome.words if outcome.status is None else f"{outcome.status}: {outcome.words}"
         now_ms = self._failed(outcome.retry_after_ms)
         due_at_ms = now_ms + backoff_ms(batch.attempts + 1, random=self._random, retry_after_ms=outcome.retry_after_ms)
-        if await self._give_up_overdue(batch, outcome.words, due_at_ms):
+        if await self._give_up_overdue(batch, words, due_at_ms):
             return
         stuck = outcome.status == 500 and others_pass and batch.attempts >= _ATTEMPTS_BEFORE_HALVING  # noqa: PLR2004
         if stuck and len(batch.events) > 1:  # one event of it may make the API fail: let the others go
-            await self._settled(batch, self._store.split(batch, first=len(batch.events) // 2, words=outcome.words))
+            await self._settled(batch, self._store.split(batch, first=len(batch.events) // 2, words=words))
             return
-        await self._settled(batch, self._store.later(batch, due_at_ms=due_at_ms, words=outcome.words))
+        await self._settled(batch, self._store.later(batch, due_at_ms=due_at_ms, words=words))
 
     async def _doubted(self, batch: Batch, outcome: InDoubt) -> None:
         now_ms = self._failed(None)
         self._metrics.in_doubt.labels(self.name).inc(len(batch.events))
-        log.warning("sent, and no answer came: in doubt", destination=self.name, events=len(batch.events),
-                    words=outcome.words)  # fmt: skip
+        log.warning("sent, and no answer came: in doubt", destination=self.name, batch=batch.id,
+                    events=len(batch.events), words=outcome.words)  # fmt: skip
         due_at_ms = now_ms + backoff_ms(batch.attempts + 1, random=self._random)
         await self._settled(batch, self._store.in_doubt(batch, due_at_ms=due_at_ms, words=outcome.words))
 
@@ -259,7 +267,8 @@ class Lane:
         reason = f"given up after {self._rules.give_up_after_ms / 86_400_000:g} days; the last answer: {words}"
         if await self._settled(batch, self._store.refuse(batch, reason=reason, only=overdue, due_at_ms=due_at_ms)):
             self._metrics.dead.labels(self.name).inc(len(overdue))
-            log.error("events were given up", destination=self.name, events=len(overdue), reason=reason)
+            log.error("events were given up", destination=self.name, batch=batch.id, events=len(overdue),
+                      dead_letters=overdue[:_MOST_NAMED], reason=reason)  # fmt: skip
         return True
 
     # --- what is known of the destination ---

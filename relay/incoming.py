@@ -66,10 +66,16 @@ class Prepared:
     content: bytes
     #: Whether its once key is an id and nothing else, under which there may be no other content.
     has_id: bool
-    #: The guard made a hash of the user_id.
-    is_hashed: bool = False
-    #: The guard took personal data out of another field.
-    is_redacted: bool = False
+
+    @property
+    def is_hashed(self) -> bool:
+        """The guard made a hash of the user_id."""
+        return any(finding.field == "user_id" for finding in self.sealed.findings)
+
+    @property
+    def is_redacted(self) -> bool:
+        """The guard took personal data out of another field."""
+        return any(finding.field != "user_id" for finding in self.sealed.findings)
 
 
 def latest_ms(now_ms: int) -> int:
@@ -141,28 +147,28 @@ def _too_much(event: Event, raw: Any, now_ms: int) -> tuple[Problem, ...]:
 @dataclass(slots=True)
 class _Guarded:
     event: Event
-    is_hashed: bool = False
-    is_redacted: bool = False
+    findings: tuple[guard.Finding, ...] = ()
 
 
 def _guarded(event: Event, rules: Rules) -> _Guarded | tuple[Problem, ...]:
-    user_id, is_hashed = event.user_id, False
+    user_id = event.user_id
+    findings: tuple[guard.Finding, ...] = ()
     if user_id is not None and "@" in user_id and kind_of(user_id) is Kind.EMAIL:
-        user_id, is_hashed = hash_email(user_id, rules.hash_key), True
+        user_id, findings = hash_email(user_id, rules.hash_key), (guard.Finding("user_id", Kind.EMAIL),)
     cleaned = guard.examine(
         event_name=event.event_name, user_id=user_id, url=event.url, properties=event.properties,
         hash_key=rules.hash_key,
     )  # fmt: skip
-    if cleaned is None and not is_hashed:
+    if cleaned is not None:
+        findings += cleaned.findings
+    if not findings:
         return _Guarded(event)
-    findings = () if cleaned is None else cleaned.findings
-    is_hashed = is_hashed or any(finding.field == "user_id" for finding in findings)
-    others = [finding for finding in findings if finding.field != "user_id"]
     problems = []
-    if is_hashed and rules.raw_user_id == "refuse":
-        problems.append(Problem("user_id", "is personal data: send its SHA-256 in lower-case hexadecimal"))
-    if rules.guard == "reject":
-        problems += [Problem(finding.field, f"holds personal data ({finding.kind})") for finding in others]
+    for finding in findings:
+        if finding.field == "user_id" and rules.raw_user_id == "refuse":
+            problems.append(Problem("user_id", "is personal data: send its SHA-256 in lower-case hexadecimal"))
+        elif finding.field != "user_id" and rules.guard == "reject":
+            problems.append(Problem(finding.field, f"holds personal data ({finding.kind})"))
     if problems:
         return tuple(dict.fromkeys(problems))
     update: dict[str, Any] = {"user_id": user_id}
@@ -173,7 +179,7 @@ def _guarded(event: Event, rules: Rules) -> _Guarded | tuple[Problem, ...]:
             "url": cleaned.url,
             "properties": cleaned.properties,
         }
-    return _Guarded(event.model_copy(update=update), is_hashed, bool(others))
+    return _Guarded(event.model_copy(update=update), findings)
 
 
 # --- sealing ----------------------------------------------------------------------------------------------------------
@@ -192,11 +198,10 @@ def _sealed(
             event=event,
             payload=content if event.timestamp is not None else b'%b,"timestamp":%d}' % (content[:-1], now_ms),
             identity=Identity(event.user_id, 0, _GIVEN),
+            findings=looked.findings,
         ),
         content=content if event.timestamp is None else without_time(content),
         has_id=has_id,
-        is_hashed=looked.is_hashed,
-        is_redacted=looked.is_redacted,
     )
 
 

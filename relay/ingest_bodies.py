@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from typing import Any
+from collections.abc import Iterable, Mapping
 
+from relay.bodies import Receive, Scope, TooLargeError, read
 from relay.ingest_answers import Answer, no
-
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 LONGEST_KEY = 255
 _KEY = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
@@ -25,10 +23,6 @@ class Refusal(Exception):  # noqa: N818  no error of ours: the answer to a call 
         super().__init__(answer.code)
 
 
-class GoneError(Exception):
-    """The caller broke off before its call was whole."""
-
-
 def content_problem(headers: Mapping[str, str]) -> Answer | None:
     """Whether the body is of a kind that is read."""
     kind = headers.get("content-type", "").split(";")[0].strip().lower()
@@ -40,26 +34,13 @@ def content_problem(headers: Mapping[str, str]) -> Answer | None:
     return None
 
 
-async def read(receive: Receive, headers: Mapping[str, str], *, limit: int) -> bytes:
-    """The body as it was before it was packed. Raises `Refusal`, `GoneError`; takes in no more than the limit."""
-    too_large = Refusal(no(413, "too_large", f"The body is larger than {limit} bytes"))
-    declared = headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit:
-        raise too_large
-    chunks: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise GoneError
-        chunk = message.get("body", b"")
-        size += len(chunk)
-        if size > limit:
-            raise too_large
-        chunks.append(chunk)
-        if not message.get("more_body", False):
-            break
-    body = b"".join(chunks)
+async def read_call(scope: Scope, receive: Receive, headers: Mapping[str, str], *, limit: int) -> bytes:
+    """The body as it was before it was packed, within the limit too. Raises `Refusal`, `GoneError`."""
+    too_large = no(413, "too_large", f"The body is larger than {limit} bytes")
+    try:
+        body = await read(scope, receive, limit)
+    except TooLargeError:
+        raise Refusal(too_large) from None
     if headers.get("content-encoding", "").strip().lower() not in _GZIP:
         return body
     unpacker = zlib.decompressobj(_GZIP_WINDOW)
@@ -68,7 +49,7 @@ async def read(receive: Receive, headers: Mapping[str, str], *, limit: int) -> b
     except zlib.error:
         unpacked = b""
     if len(unpacked) > limit:
-        raise too_large
+        raise Refusal(too_large)
     if not unpacker.eof or unpacker.unused_data:
         raise Refusal(no(400, "invalid_gzip", "The body is not one whole gzip stream"))
     return unpacked

@@ -18,6 +18,7 @@ from typing import Any, assert_never
 import orjson
 import structlog
 
+from relay.bodies import GoneError, Receive, Scope
 from relay.incoming import Prepared, Rules, prepare
 from relay.ingest_answers import (
     Answer,
@@ -28,16 +29,14 @@ from relay.ingest_answers import (
     mistaken,
     no,
 )
-from relay.ingest_bodies import GoneError, Refusal, call_key, content_problem, read
+from relay.ingest_bodies import Refusal, call_key, content_problem, read_call
 from relay.ingest_keys import Doors, projects_of
 from relay.metrics import Metrics
 from relay.settings import Settings
-from relay.store.base import Arrival, Mapped, Outgoing, Store, StoreUnavailableError
+from relay.store.base import Arrival, Mapped, Outgoing, Receipt, Store, StoreUnavailableError
 from relay.store.intake import Claim, IdsReused, KeyReused, Posted, Repeated, Taken
 from relay.store.schema import Outcome
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 PREFIX = "/v1/projects/"
@@ -144,7 +143,7 @@ class Ingesting:
         if (why := self._overload()) is not None:
             return self._later(why)
         try:
-            body = await read(receive, headers, limit=self._limit(call))
+            body = await read_call(scope, receive, headers, limit=self._limit(call))
             key = call_key(scope["headers"])
             is_partial = _is_partial(call)
             raws = _events_in(body, is_batch=call.is_batch)
@@ -186,8 +185,7 @@ class Ingesting:
             match outcome:
                 case Taken(receipt):
                     self._count(call, "accepted")
-                    self._metrics.events.labels(call.source).inc(receipt.events)
-                    self._metrics.duplicates.labels(call.source).inc(receipt.duplicates)
+                    self._count_events(call, prepared, receipt)
                     for destination in receipt.destinations:
                         self._wake(destination)
                     return answer
@@ -269,6 +267,13 @@ class Ingesting:
 
     def _count(self, call: _Call, answer: str) -> None:
         self._metrics.deliveries.labels(call.source, answer).inc()
+
+    def _count_events(self, call: _Call, prepared: Mapping[int, Prepared], receipt: Receipt) -> None:
+        self._metrics.events.labels(call.source).inc(receipt.events)
+        self._metrics.duplicates.labels(call.source).inc(receipt.duplicates)
+        if receipt.events:  # else it is all a repeat, and was counted when it came first
+            for finding in (finding for one in prepared.values() for finding in one.sealed.findings):
+                self._metrics.guard_findings.labels(call.source, finding.kind).inc()
 
     def _cross_origin(self, scope: Scope) -> list[tuple[bytes, bytes]]:
         """The headers for a web page of an allowed origin; for all others none."""

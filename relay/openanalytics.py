@@ -3,7 +3,8 @@
     Outcome of one call
     ├── it was answered
     │   ├── Sent       202, and any other 2xx (then `expected` is False)
-    │   ├── Rejected   400, 422, and every 4xx not named below: about the events, so a smaller batch may pass
+    │   ├── Rejected   400, 422, and every 4xx not named below: about the events, so a smaller batch may pass;
+    │   │              also a relay's 409 for an event whose id it has with another content
     │   ├── TooLarge   413: about the size of the call
     │   ├── Closed     401 402 403 404 405 407 410 415, 3xx: about us, whatever the events; nothing is given up
     │   └── Later      408, 409, 425, 429, 5xx: not now
@@ -31,6 +32,7 @@ import httpx
 import orjson
 
 from relay.clock import unix_ms
+from relay.trust import trusted
 
 #: For no longer than this does one `Retry-After` keep us away.
 RETRY_AFTER_CAP_MS = 24 * 3_600_000
@@ -38,6 +40,8 @@ _WORDS_LIMIT = 500
 _BODY_LIMIT = 65_536
 #: Less than the 5 s after which servers usually close an idle connection: a call that meets the closing ends in doubt.
 _KEEPALIVE_S = 2
+#: What another relay says of an event whose id came before with another content.
+_ID_REUSED = "event_id_reused"
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -163,6 +167,7 @@ class OpenAnalytics:
             http2=False,
             follow_redirects=False,
             timeout=timeout,
+            verify=trusted(),
             limits=httpx.Limits(max_connections=4, max_keepalive_connections=2, keepalive_expiry=_KEEPALIVE_S),
             transport=transport,
             # what runs on this machine is not behind the proxy that the environment names
@@ -254,7 +259,9 @@ class OpenAnalytics:
                 return Closed(status, self._words(body))
             case 413 as status:
                 return TooLarge(status)
-            # 409 says, where Idempotency-Key is honoured, that the same call is still being worked on
+            case 409 if _code(body) == _ID_REUSED:  # it stays so, however often it is asked
+                return Rejected(409, self._words(body))
+            # any other 409 says, where Idempotency-Key is honoured, that the same call is still being worked on
             case 408 | 409 | 425 | 429 as status:
                 return self._later(status, response, body)
             case status if 400 <= status < 500:  # noqa: PLR2004
@@ -268,11 +275,7 @@ class OpenAnalytics:
 
     def _words(self, body: bytes) -> str:
         """What the API says of an error: `{"error": "..."}`, else the body as it is."""
-        try:
-            said = orjson.loads(body)
-        except orjson.JSONDecodeError:
-            said = None
-        match said:
+        match _said(body):
             case {"error": str(text)}:
                 return self._cleaned(text)
             case _:
@@ -282,6 +285,23 @@ class OpenAnalytics:
         """One printable line of bounded length, without the key."""
         line = " ".join(text.replace(self._api_key, "[key]").split())[:_WORDS_LIMIT]
         return "".join(sign if sign.isprintable() else "\ufffd" for sign in line) or "without a word"
+
+
+def _said(body: bytes) -> object:
+    """The value that the body is, None where it is no JSON."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _code(body: bytes) -> str:
+    """The word for programs that a relay puts beside those for people."""
+    match _said(body):
+        case {"code": str(code)}:
+            return code
+        case _:
+            return ""
 
 
 async def _beginning(response: httpx.Response) -> bytes:

@@ -49,8 +49,11 @@ def show_outbox(context: typer.Context, *, as_json: Json = False) -> None:
         return
     if inbox.deliveries:
         out.print(f"Not mapped yet: {inbox.deliveries} deliveries, the oldest of {instant(inbox.oldest_ms)}.\n")
-    if not depths:
+    doubted = sum(depth.doubted for depth in depths)
+    if not any((one.pending, one.batched, one.waiting, one.held, one.dead) != (0, 0, 0, 0, 0) for one in depths):
         out.print("The outbox is empty: all events were accepted.")
+        if doubted:
+            out.print(f"{doubted} were in doubt at least once: relay deliveries --status doubted")
         return
     print_table([_depth(depth) for depth in depths])
     if batches:
@@ -63,6 +66,31 @@ async def _read_outbox() -> tuple[InboxDepth, Sequence[Depth], Sequence[BatchRow
         return await store.inbox_depth(), await store.depths(), await store.open_batches()
 
 
+@outbox.command("show")
+def show_batch(
+    batch: Annotated[int, typer.Argument(help='The batch, as "relay outbox" shows it.')], *, as_json: Json = False
+) -> None:
+    """Show the events of an open batch: their event_ids are what to look for in your project."""
+
+    async def read() -> tuple[Any, Sequence[EventRow]] | None:
+        async with terminal.opened(_settings()) as store:
+            return next(((row, events) for row, events in await store.console.doubted() if row.id == batch), None)
+
+    found = terminal.run(read())
+    if found is None:
+        fail(f'No batch {batch} is in doubt. "relay outbox" lists the open ones with their state.')
+    row, events = found
+    shown = [event_json(event) for event in events]
+    if as_json:
+        show_json({"batch": str(row.id), "state": row.state, "size": row.size, "words": row.words, "events": shown})
+        return
+    out.print(f"Batch {row.id}, {row.state}, {row.size} events for {row.destination}: {row.words or 'no answer'}",
+              markup=False)  # fmt: skip
+    print_table(shown, ("event_id", "name", "source", "made", "notification"))
+    if row.size > len(shown):
+        out.print(f"... and {row.size - len(shown)} more. A batch arrives whole or not at all: one of them tells.")
+
+
 @outbox.command("release")
 def release(
     batch: Annotated[int, typer.Argument(help='The batch, as "relay outbox" shows it.')],
@@ -72,8 +100,9 @@ def release(
 ) -> None:
     """Decide about a held batch: one that was sent, and whose answer never came.
 
-    Batches are held where RELAY_IN_DOUBT=hold. Look into your project whether its events are there: what is sent again
-    although it had arrived counts twice, what is marked although it had not is missing.
+    Batches are held where RELAY_IN_DOUBT=hold. Look into your project whether its events are there ("relay outbox show"
+    has their ids): what is sent again although it had arrived counts twice, what is marked although it had not is
+    missing.
     """
     if accepted == resend:
         fail("Say one of --accepted (its events are in your project) and --resend (they are not).", code=WRONG)

@@ -12,12 +12,12 @@ from relay.app import RelayApp, create_app, shares_store
 from relay.contract import Provider
 from relay.replicas import Role, create_replica
 from relay.serving import Served, StartError, serve
-from relay.settings import Settings
+from relay.settings import Settings, SettingsError
 from relay.store.base import StoreUnavailableError
 from relay.vault import VaultError
 
 #: What a person can act on.
-REASONS = (StoreUnavailableError, VaultError, OSError)
+REASONS = (StoreUnavailableError, VaultError, SettingsError, OSError)
 
 
 class EndedError(Exception):

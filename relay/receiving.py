@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import structlog
 from pydantic import SecretStr
 
+from relay.bodies import GoneError, Receive, Scope, TooLargeError, read
 from relay.certificates import Certificates, Unavailable
 from relay.contract import (
     RECEIVED,
@@ -34,8 +35,6 @@ from relay.signatures import takes_basic
 from relay.sources import Source
 from relay.store.base import Store, StoreUnavailableError, Verified
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 PREFIX = "/webhooks/"
@@ -105,14 +104,6 @@ def warm_up(verifier: Verifier, secrets: Sequence[SecretStr]) -> None:
             verifier.verify(signed, [secret], now_ms=0)
 
 
-class _TooLargeError(Exception):
-    pass
-
-
-class _GoneError(Exception):
-    pass
-
-
 class Receiver:
     """The ASGI app of `/webhooks/{source}`. `wake` is called when something new is in the inbox."""
 
@@ -171,12 +162,12 @@ class Receiver:
         if trouble is not None:
             return self._later(door, trouble)
         try:
-            body = await _read(scope, receive, door.body_limit)
-        except _TooLargeError:
+            body = await read(scope, receive, door.body_limit)
+        except TooLargeError:
             self._metrics.deliveries.labels(door.source.slug, "too_large").inc()
             log.warning("body too large", source=door.source.slug, limit=door.body_limit)
             return _TOO_LARGE
-        except _GoneError:
+        except GoneError:
             return None
         now_ms = self._clock()
         delivery = Delivery(
@@ -280,26 +271,6 @@ def _headers(scope: Scope) -> dict[str, str]:
 def _url(door: _Door, scope: Scope) -> str:
     query = scope["query_string"]
     return f"{door.public_url}?{query.decode('latin-1')}" if query and door.public_url else door.public_url
-
-
-async def _read(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """The whole body, as it came. Raises `_TooLargeError` beyond the limit, without having taken in more than that."""
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit() and int(value) > limit:
-            raise _TooLargeError
-    chunks: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise _GoneError
-        chunk = message.get("body", b"")
-        size += len(chunk)
-        if size > limit:
-            raise _TooLargeError
-        chunks.append(chunk)
-        if not message.get("more_body", False):
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 @lru_cache

@@ -94,29 +94,26 @@ def retry_rejected(
     settings, providers = _settings()
 
     async def take() -> tuple[int, int, int]:
-        from relay.rejecting import judge, take_after_all
+        from relay.rejecting import fitting, take_after_all
 
-        kept, fitting = 0, 0
         async with terminal.opened(settings, reads_bodies=True) as store:
-            for one in reversed(await store.rejected.listing(source=source, limit=_ALL, opened=True)):
-                owner = settings.sources.get(one.source)
-                secret = None if owner is None else judge(one, owner, providers[owner.provider])
-                kept += one.body is not None
-                if secret is not None:
-                    fitting += 1
-                    if yes:
-                        await take_after_all(store, one, secret)
-            if yes and fitting:
-                await terminal.note(store, "took refused deliveries", source or "all", n=fitting)
-        return kept, fitting, fitting if yes else 0
+            rows = [*reversed(await store.rejected.listing(source=source, limit=_ALL, opened=True))]
+            secrets = fitting(rows, sources=settings.sources, providers=providers)
+            if yes and secrets:
+                await terminal.note(store, "took refused deliveries", source or "all", n=len(secrets))
+                for one in rows:
+                    if one.id in secrets:
+                        await take_after_all(store, one, secrets[one.id])
+        kept = sum(one.body is not None for one in rows)
+        return kept, len(secrets), len(secrets) if yes else 0
 
-    kept, fitting, taken = terminal.run(take())
+    kept, fit, taken = terminal.run(take())
     if as_json:
-        show_json({"kept": kept, "fit": fitting, "taken": taken})
+        show_json({"kept": kept, "fit": fit, "taken": taken})
     elif yes:
         out.print(f"{taken} of {kept} fit now and are in the inbox; a running relay maps them within the second.")
     else:
-        out.print(f"{fitting} of {kept} fit now. --yes takes them in.")
+        out.print(f"{fit} of {kept} fit now. --yes takes them in.")
 
 
 def shadow(

@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import structlog
+from structlog.contextvars import get_contextvars
 
 from relay.contract import Accepted, Delivery, Provider, Reason
 from relay.diagnosing import Diagnosis, Known, asks_query, diagnose
@@ -48,6 +50,8 @@ class _Refused:
     delivery: Delivery
     reason: Reason
     at_ms: int
+    #: What the log says of all that happens in that request.
+    context: Mapping[str, object]
 
 
 class Rejecting:
@@ -77,7 +81,7 @@ class Rejecting:
     def refused(self, source: Source, delivery: Delivery, reason: Reason, *, now_ms: int) -> bool:
         """Take note. Returns whether it is to be taken all the same, since the source is in shadow mode."""
         if self._may_look(source.slug, now_ms) and len(self._queue) < _WAITING:
-            self._queue.append(_Refused(source, delivery, reason, now_ms))
+            self._queue.append(_Refused(source, delivery, reason, now_ms, get_contextvars()))
             self._woken.set()
         else:
             self._metrics.refused.labels(source.slug, UNEXAMINED).inc()
@@ -112,18 +116,23 @@ class Rejecting:
     async def step(self) -> int:
         """Look at what came by now, and at which sources are in shadow mode. Returns how many were looked at."""
         self._shadows = await shadows(self._store)
-        rejections = []
-        while self._queue:
-            one = self._queue.popleft()
-            known = await self._known()
-            found = await asyncio.to_thread(
-                diagnose, one.source, one.delivery, one.reason, known=known, now_ms=one.at_ms
-            )
-            self._tell(one, found)
-            rejections.append(_rejection(one, found, self._providers[one.source.provider]))
-        if rejections:
-            await self._store.rejected.keep(rejections)
-        return len(rejections)
+        looked_at: list[tuple[_Refused, Diagnosis]] = []
+        rows: Sequence[int] = ()
+        try:
+            while self._queue:
+                one = self._queue.popleft()
+                known = await self._known()
+                found = await asyncio.to_thread(
+                    diagnose, one.source, one.delivery, one.reason, known=known, now_ms=one.at_ms
+                )
+                looked_at.append((one, found))
+            if looked_at:
+                kept = [_rejection(one, found, self._providers[one.source.provider]) for one, found in looked_at]
+                rows = await self._store.rejected.keep(kept)
+        finally:  # what could not be kept is told all the same
+            for (one, found), row in zip_longest(looked_at, rows):
+                self._tell(one, found, row)
+        return len(looked_at)
 
     async def _known(self) -> Known:
         now_ms = self._clock()
@@ -132,11 +141,12 @@ class Rejecting:
             self._outcomes = await outcomes(self._store)
         return Known(sources=self._sources, providers=self._providers, outcomes=self._outcomes)
 
-    def _tell(self, one: _Refused, found: Diagnosis) -> None:
+    def _tell(self, one: _Refused, found: Diagnosis, row: int | None) -> None:
+        """`row`: where it is kept, to be looked at; None where it could not be."""
         self._metrics.refused.labels(one.source.slug, found.cause.value).inc()
         log.warning(
             "why a signature was refused", source=one.source.slug, reason=one.reason.value, cause=found.cause.value,
-            is_proved=found.is_proved, why=found.words, remedy=found.remedy,
+            is_proved=found.is_proved, why=found.words, remedy=found.remedy, rejected=row, **one.context,
         )  # fmt: skip
 
 
@@ -218,3 +228,16 @@ async def take_after_all(store: Store, rejected: Rejected, secret: int) -> None:
                  headers=dict(rejected.headers or {}), body=rejected.body or b"")
     )  # fmt: skip
     await store.rejected.drop([rejected.id])
+
+
+def fitting(
+    rows: Iterable[Rejected], *, sources: Mapping[str, Source], providers: Mapping[str, Provider]
+) -> dict[int, int]:
+    """By id, which secret of its source fits by now; of those that fit."""
+    found = {}
+    for one in rows:
+        owner = sources.get(one.source)
+        secret = None if owner is None else judge(one, owner, providers[owner.provider])
+        if secret is not None:
+            found[one.id] = secret
+    return found

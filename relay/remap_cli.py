@@ -88,7 +88,8 @@ def remap(
     found = terminal.run(run())
     if as_json:
         kinds = {kind: [_row(one) for one in found if one.kind == kind] for kind in _WORDS}
-        show_json({"applied": yes, **asdict(done), **kinds})
+        counts = {name: count for name, count in asdict(done).items() if name != "stopped_after"}
+        show_json({"applied": yes, **counts, **kinds})
     else:
         _show(found, done, applied=yes)
 

@@ -28,6 +28,8 @@ class Replayed:
     #: Events that were put into the outbox.
     events: int = 0
     duplicates: int = 0
+    #: The last delivery, where it stopped before the end; None: all were gone through.
+    stopped_after: int | None = None
 
 
 async def replay(
@@ -39,10 +41,19 @@ async def replay(
     commits: bool,
     done: Replayed,
     wake: Callable[[str], None] = lambda _destination: None,
+    after: int = 0,
+    most: int | None = None,
 ) -> AsyncIterator[Difference]:
-    """The differences, oldest delivery first. With `commits` what is missing is put into the outbox on the way."""
-    after, planned = 0, set[tuple[str, str]]()
+    """The differences, oldest delivery first. With `commits` what is missing is put into the outbox on the way.
+
+    It begins behind the delivery `after`, and stops soon after so many deliveries: `done` then says where to go on.
+    """
+    planned, looked_at = set[tuple[str, str]](), 0
     while page := await store.replays.page(scope, after=after):
+        if most is not None and looked_at >= most:
+            done.stopped_after = after
+            return
+        looked_at += len(page)
         for one in page:
             after = one.delivery
             source = sources.get(one.source)

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, 
 from dataclasses import dataclass
 from typing import Any, cast
 
+import structlog
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -24,8 +25,12 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+log = structlog.get_logger("relay.serving")
+
 _HANG_UP = "relay.hang_up"
 _BACKLOG = 2048
+#: How often it looks, while it stops, whether something is in flight.
+_LOOK_S = 0.005
 
 
 class StartError(Exception):
@@ -76,7 +81,7 @@ async def serving(
     )
     config.load()
     with listener or listen(host, port) as taking:
-        server = uvicorn.Server(config)
+        server = _Server(config)
         server.lifespan = config.lifespan_class(config)
         try:
             await server.startup(sockets=[taking])
@@ -139,6 +144,29 @@ class _Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope["extensions"] = {_HANG_UP: {"abort": self.transport.abort}}
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's own, which stops as soon as nothing is in flight: that one looks ten times a second."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for taking in (*self.servers, *(sockets or ())):
+            taking.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        try:
+            async with asyncio.timeout(self.config.timeout_graceful_shutdown):
+                while self._is_busy() and not self.force_exit:  # noqa: ASYNC110  uvicorn tells nobody when one ends
+                    await asyncio.sleep(_LOOK_S)
+        except TimeoutError:
+            log.warning("requests took too long to finish and are cut off", number=len(self.server_state.tasks))
+            for task in self.server_state.tasks:
+                task.cancel()
+        if not self.force_exit:
+            await self.lifespan.shutdown()
+
+    def _is_busy(self) -> bool:
+        return bool(self.server_state.connections or self.server_state.tasks)
 
 
 def listen_each(number: int, *, host: str, port: int) -> list[socket.socket]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
 
@@ -32,6 +33,8 @@ __all__ = ["Destination", "Settings", "SettingsError", "Source", "declare", "loa
 
 ENV_FILE = Path(".env")
 CONFIG = Path("relay.toml")
+#: What the extra `otel` installs.
+_TRACING = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 
 
 class SettingsError(Exception):
@@ -172,11 +175,22 @@ def _refuse_contradictions(
             "RELAY_DATABASE_URL names a PostgreSQL, but RELAY_ENCRYPTION_KEYS is not set, which all replicas must "
             "share. Set it to what `openssl rand -base64 32` prints."
         )
+    if variables.tracing and not all(_is_installed(module) for module in _TRACING):
+        complaints.problems.append(
+            "RELAY_TRACING is on, but its packages are not installed. Install them: pip install 'webhook-relay[otel]'."
+        )
     if variables.retain_bodies_days > variables.retain_keys_days:
         complaints.problems.append(
             "RELAY_RETAIN_BODIES_DAYS is more than RELAY_RETAIN_KEYS_DAYS: a body that is mapped again after its keys "
             "are gone counts twice. Keep the keys as long as the bodies, or longer."
         )
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # nor what it is in
+        return False
 
 
 # --- destinations and sources -----------------------------------------------------------------------------------------

@@ -108,9 +108,9 @@ def _project_id(value: str) -> str:
     return value
 
 
-#: What a comma in a variable may stand in without separating: `v1,whsec_...` (Supabase) is one secret, and so is
-#: whatever has a backslash before its comma.
-_SECRET = re.compile(r"\s*v1a?,\s*whsec_(?:\\,|[^,])*|(?:\\,|[^,])*")
+#: What a comma in a variable may stand in without separating: `v1,whsec_...` (Supabase, which puts a bar between
+#: several) is one secret, and so is whatever has a backslash before its comma.
+_SECRET = re.compile(r"\s*v1a?,\s*whsec_(?:\\,|[^,|])*|(?:\\,|[^,])*")
 
 
 def secrets_in(text: str) -> list[str]:

@@ -172,7 +172,7 @@ def _same_totals(
         names = [" with ".join(told[place].name for place in group) if group else "a long time" for group in plan]
         return [f"{have} instead of {must}, when told like this: {', then '.join(names)}"]
 
-    yield from simplest(plans(scenario), differs, examples=5) if fresh else ()
+    yield from simplest(plans(scenario), differs, examples=3) if fresh else ()
 
 
 def _fresh(case: Case, token: str) -> Delivery:

@@ -199,6 +199,10 @@ class Variables(SourceRules, BaseSettings):
     )
     alarm_repeat_h: int = Field(24, ge=1, le=168, description="After how many hours an alarm that lasts is told again.")
 
+    tracing: bool = Field(
+        default=False,
+        description="Send spans to an OpenTelemetry collector; the OTEL_* variables say to which, and how many.",
+    )
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="How the log looks. auto: console on a terminal, else json."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -16,12 +17,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from relay import sandbox
-from relay.app import RelayApp, create_app
+from relay.app import RelayApp, create_app, shares_store
 from relay.contract import Provider
+from relay.replicas import create_replica
 from relay.serving import serving
 from relay.settings import load
-from relay.store import open_store
+from relay.store import is_shared, open_store
 from relay.store.base import Store
+from relay.trust import trusted
 from relay.vault import Vault
 from tests import acme, postgres_server
 from tests.things import Clock
@@ -70,6 +73,13 @@ def database_url(backend: str, tmp_path: Path, request: pytest.FixtureRequest) -
 
 
 @pytest.fixture
+def store_variables(database_url: str) -> dict[str, str]:
+    """What a relay is told of that store."""
+    keys = {"RELAY_ENCRYPTION_KEYS": b64encode(STORE_KEY).decode()} if is_shared(database_url) else {}
+    return {"RELAY_DATABASE_URL": database_url, **keys}
+
+
+@pytest.fixture
 async def store(database_url: str, clock: Clock, hold: bool) -> AsyncIterator[Store]:  # noqa: FBT001
     opened = await open_store(database_url, vault=Vault([STORE_KEY]), clock=clock, hold=hold)
     yield opened
@@ -105,7 +115,7 @@ class EventsApi:
 async def events_api() -> AsyncIterator[EventsApi]:
     async with (
         serving(sandbox.create_app(api_key=API_KEY, project_id="42")) as served,
-        httpx.AsyncClient(base_url=served.url) as http,
+        httpx.AsyncClient(base_url=served.url, verify=trusted()) as http,
     ):
         yield EventsApi(served.url, http)
 
@@ -149,7 +159,7 @@ RunRelay = Callable[..., AbstractAsyncContextManager[RunningRelay]]
 
 
 @pytest.fixture
-def run_relay(tmp_path: Path, events_api: EventsApi, clock: Clock) -> RunRelay:
+def run_relay(tmp_path: Path, events_api: EventsApi, clock: Clock, store_variables: dict[str, str]) -> RunRelay:
     """Starts a relay with a source `acme`; keyword arguments are settings as the environment would hold them."""
 
     @asynccontextmanager
@@ -157,14 +167,15 @@ def run_relay(tmp_path: Path, events_api: EventsApi, clock: Clock) -> RunRelay:
         known = providers or {"acme": acme.make()}
         environ = {
             "RELAY_ACME_SECRET": acme.SECRET,
-            "RELAY_DATABASE_URL": f"sqlite:///{tmp_path / 'relay.db'}",
+            **store_variables,
             "OAA_BASE_URL": events_api.url,
             "OAA_PROJECT_ID": "42",
             "OAA_API_KEY": API_KEY,
             **variables,
         }
-        app = create_app(load(known, environ=environ, env_file=tmp_path / ".env"), known, clock=clock)
-        async with serving(app) as served, httpx.AsyncClient(base_url=served.url) as http:
+        settings = load(known, environ=environ, env_file=tmp_path / ".env")
+        app = (create_replica if shares_store(settings) else create_app)(settings, known, clock=clock)
+        async with serving(app) as served, httpx.AsyncClient(base_url=served.url, verify=trusted()) as http:
             yield RunningRelay(app, served.url, http, tmp_path / "relay.db")
 
     return run

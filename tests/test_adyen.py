@@ -87,6 +87,14 @@ def test_only_what_says_so_is_a_test(live: object, is_test: bool) -> None:  # no
     assert [is_test] == [each.is_test for each in notifications(said)]
 
 
+@pytest.mark.parametrize("reference", ["test_AUTHORISATION_1", "testnotification_NOTIFICATIONTEST"])
+def test_what_the_test_button_sends_is_a_test_in_a_live_account_too(reference: str) -> None:
+    said = body("AUTHORISATION__card")
+    said["notificationItems"][0]["NotificationRequestItem"]["pspReference"] = reference
+
+    assert [True] == [each.is_test for each in notifications(said)]
+
+
 @pytest.mark.parametrize(
     "currency, value, revenue",
     [("EUR", 1000, "10.00"), ("JPY", 1000, "1000"), ("KWD", 1000, "1.000"), ("HUF", 1000, "10.00"),

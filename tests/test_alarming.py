@@ -16,6 +16,12 @@ from tests.things import NOON, Clock, sale
 
 pytestmark = pytest.mark.anyio
 
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 HOUR = 3_600_000
 
 

@@ -108,7 +108,8 @@ def test_the_base_image_can_be_chosen() -> None:
 def test_the_image_has_what_is_locked_and_no_tools_of_developers() -> None:
     syncs = [run.split(" sync ", 1)[1] for run in said(BUILD, "RUN") if " sync " in run]
 
-    assert ["--locked --no-default-groups --no-install-project", "--locked --no-default-groups --no-editable"] == syncs
+    assert ["--locked --no-default-groups --extra otel --no-install-project",
+            "--locked --no-default-groups --extra otel --no-editable"] == syncs  # fmt: skip
 
 
 def test_the_image_has_bytecode_that_no_copy_makes_stale() -> None:

@@ -48,6 +48,15 @@ def test_each_expression_asks_for_what_there_is(expression: str) -> None:
     assert set[str]() == labels - {label for name in names for label in series[name]}
 
 
+def test_each_metric_to_watch_is_watched() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    table = page.partition("## What to watch")[2].partition("\n\n`deploy/")[0]
+    names = set(re.findall(r"^\| `(\w+)", table, re.MULTILINE))
+
+    assert {"relay_outbox_oldest_seconds", "relay_drift"} <= names
+    assert set[str]() == names - {name for said in EXPRESSIONS for name in re.findall(r"relay_\w+", said)}
+
+
 def test_each_legend_names_labels_that_there_are() -> None:
     every = {label for labels in known().values() for label in labels}
     legends = [target["legendFormat"] for panel in DASHBOARD["panels"] for target in panel["targets"]]

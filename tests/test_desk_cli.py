@@ -7,18 +7,24 @@ from pathlib import Path
 import orjson
 import pytest
 
+from relay.clock import unix_ms
 from tests import acme
 from tests.commands import Commands, mount_acme
-from tests.conftest import RunRelay, until
+from tests.conftest import RunningRelay, RunRelay, until
 from tests.test_rejecting import kept, refused
+from tests.things import Clock
 
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def command(tmp_path: Path) -> Commands:
-    environ = {"RELAY_ACME_SECRET": acme.SECRET, "RELAY_DATABASE_URL": f"sqlite:///{tmp_path / 'relay.db'}"}
-    return Commands(tmp_path, {**mount_acme(tmp_path), **environ})
+def command(tmp_path: Path, store_variables: dict[str, str]) -> Commands:
+    return Commands(tmp_path, {**mount_acme(tmp_path), "RELAY_ACME_SECRET": acme.SECRET, **store_variables})
 
 
 async def test_a_sale_that_was_told_twice_is_explained_in_both_directions(
@@ -87,3 +93,41 @@ async def test_shadow_mode_is_switched_and_noted(command: Commands, run_relay: R
 
     assert (["acme"], 2, []) == ([row["source"] for row in on.json], too_long.code, off.json)
     assert ["shadow mode off", "shadow mode"] == deeds
+
+
+async def test_the_overview_says_what_needs_attention_and_what_it_was_worth(
+    command: Commands, run_relay: RunRelay, clock: Clock
+) -> None:
+    clock.now_ms = unix_ms()
+    provider = acme.make()
+    async with run_relay({"acme": provider}) as relay:
+        await relay.post(acme.captured(1))
+        await relay.post(acme.captured(1, notification="ntf_again"))
+        await relay.post({"id": "ntf_odd", "type": "payment.captured", "payment": {}})
+        await until(lambda: _is_sent(relay))
+    found = (await command("overview", "--since", "1h", "--json")).json
+    shown = await command("overview")
+
+    assert ["failed"] == [one["alarm"] for one in found["attention"]]
+    assert {"deliveries": 3, "mapped": 2, "parked": 1, "duplicates": 1, "events": 1, "sent": 1}.items() <= found[
+        "totals"
+    ].items()
+    assert [{"currency": "EUR", "forwarded": "19.99", "not_yet": "0", "given_back": "0"}] == found["revenue"]
+    assert ["healthy"] == [one["status"] for one in found["sources"]]
+    assert "19.99" in shown.out
+
+
+async def _is_sent(relay: RunningRelay) -> bool:
+    return [event.state.value for event in await relay.store.events()] == ["sent"]
+
+
+async def test_the_audit_log_is_read_in_the_terminal(command: Commands, run_relay: RunRelay) -> None:
+    async with run_relay() as relay:
+        await relay.store.console.note(actor="mara", action="revealed", subject="1", details={"why": "asked"})
+    rows = (await command("audit", "--json")).json
+
+    assert [("mara", "revealed", "1", {"why": "asked"})] == [
+        (row["who"], row["action"], row["what"], row["details"]) for row in rows
+    ]
+    assert "why=asked" in (await command("audit", "--action", "revealed")).out
+    assert [] == (await command("audit", "--action", "signed in", "--json")).json

@@ -656,10 +656,10 @@ async def test_the_same_words_again_are_news_where_the_provider_has_no_others(
 
 
 async def test_the_doctor_says_whose_key_is_missing_and_what_waits_for_it(
-    stage_with: StageWith, events_api: EventsApi, tmp_path: Path
+    stage_with: StageWith, events_api: EventsApi, tmp_path: Path, store_variables: dict[str, str]
 ) -> None:
     await stage_with(RELAY_THIN_API_KEY=None).receive(paid(1))
-    environ = {"RELAY_THIN_SECRET": "s", "RELAY_DATABASE_URL": f"sqlite:///{tmp_path / 'relay.db'}", "RELAY_PORT": "0",
+    environ = {**store_variables, "RELAY_THIN_SECRET": "s", "RELAY_PORT": "0",
                "OAA_BASE_URL": events_api.url, "OAA_PROJECT_ID": "42", "OAA_API_KEY": API_KEY}  # fmt: skip
     settings = load({"thin": thin()}, environ=environ, env_file=tmp_path / "none")
 

@@ -139,6 +139,7 @@ async def test_not_now_means_the_same_batch_again_later(
 
     assert await drain(lane) > 0
     assert await events_api.received() == []
+    assert [f"{status}: "] == [str(batch.words)[:5] for batch in await store.open_batches()]
     clock.advance(seconds=2)
     await drain(lane)
 

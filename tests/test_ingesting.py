@@ -25,6 +25,7 @@ KEY = "oa_live_of_a_backend"
 ONE = "/v1/projects/42/events"
 BATCH = ONE + "/batch"
 HOUR = 3_600_000
+PACKED = gzip.compress(b"{}", mtime=0)
 
 
 def event(order: int | str = 1, **fields: Any) -> dict[str, Any]:
@@ -50,7 +51,7 @@ class Backend:
 
 
 @pytest.fixture
-async def backend(run_relay: RunRelay) -> AsyncIterator[Backend]:
+async def caller(run_relay: RunRelay) -> AsyncIterator[Backend]:
     async with run_relay(RELAY_INGEST_KEYS=KEY) as relay:
         yield Backend(relay)
 
@@ -75,8 +76,8 @@ def problems(answer: httpx.Response) -> list[tuple[int | None, str]]:
 # --- taking -----------------------------------------------------------------------------------------------------------
 
 
-async def test_an_event_goes_on_as_it_was_posted(backend: Backend, events_api: EventsApi) -> None:
-    answer = await backend.post(event(timestamp=NOON - 5000))
+async def test_an_event_goes_on_as_it_was_posted(caller: Backend, events_api: EventsApi) -> None:
+    answer = await caller.post(event(timestamp=NOON - 5000))
 
     assert (answer.status_code, answer.content) == (202, b'{"queued":true}')
     assert [event(timestamp=NOON - 5000)] == await received(events_api, 1)
@@ -91,99 +92,97 @@ async def test_an_event_is_on_disk_before_the_202(run_relay: RunRelay, events_ap
 
 
 @pytest.mark.parametrize("is_bare", [True, False])
-async def test_a_batch_comes_in_either_form(backend: Backend, events_api: EventsApi, *, is_bare: bool) -> None:
+async def test_a_batch_comes_in_either_form(caller: Backend, events_api: EventsApi, *, is_bare: bool) -> None:
     events = [event(number, timestamp=NOON) for number in range(1000)]
 
-    answer = await backend.post(events if is_bare else {"events": events}, BATCH)
+    answer = await caller.post(events if is_bare else {"events": events}, BATCH)
 
     assert (answer.status_code, answer.json()) == (202, {"queued": True})
     assert events == await received(events_api, 1000)
 
 
-async def test_the_time_is_that_of_receiving_where_the_sender_says_none(
-    backend: Backend, events_api: EventsApi
-) -> None:
-    await backend.post(event())
+async def test_the_time_is_that_of_receiving_where_the_sender_says_none(caller: Backend, events_api: EventsApi) -> None:
+    await caller.post(event())
 
     assert [NOON] == [found["timestamp"] for found in await received(events_api, 1)]
 
 
 @pytest.mark.parametrize("kind", ["pageview", "identify"])
-async def test_an_event_without_a_name_is_taken(backend: Backend, events_api: EventsApi, kind: str) -> None:
-    await backend.post({"event_type": kind, "user_id": "u_1"})
+async def test_an_event_without_a_name_is_taken(caller: Backend, events_api: EventsApi, kind: str) -> None:
+    await caller.post({"event_type": kind, "user_id": "u_1"})
 
     assert [{"event_type": kind, "user_id": "u_1", "timestamp": NOON}] == await received(events_api, 1)
 
 
-async def test_whole_numbers_may_have_a_point(backend: Backend, events_api: EventsApi) -> None:
-    await backend.post(b'{"event_type":"pageview","timestamp":1795000000000.0,"event_id":7.0}')
+async def test_whole_numbers_may_have_a_point(caller: Backend, events_api: EventsApi) -> None:
+    await caller.post(b'{"event_type":"pageview","timestamp":1795000000000.0,"event_id":7.0}')
 
     (found,) = await received(events_api, 1)
     assert (NOON, 7) == (found["timestamp"], found["properties"]["event_id"])
 
 
-async def test_a_body_may_be_gzip(backend: Backend, events_api: EventsApi) -> None:
-    answer = await backend.post(gzip.compress(orjson.dumps([event(1), event(2)])), BATCH, Content_Encoding="gzip")
+async def test_a_body_may_be_gzip(caller: Backend, events_api: EventsApi) -> None:
+    answer = await caller.post(gzip.compress(orjson.dumps([event(1), event(2)])), BATCH, Content_Encoding="gzip")
 
     assert answer.status_code == 202
     assert ["order_1", "order_2"] == [e["properties"]["order_id"] for e in await received(events_api, 2)]
 
 
-async def test_revenue_keeps_its_digits(backend: Backend, events_api: EventsApi) -> None:
-    await backend.post(event(revenue="1234567890.0123456789"))
+async def test_revenue_keeps_its_digits(caller: Backend, events_api: EventsApi) -> None:
+    await caller.post(event(revenue="1234567890.0123456789"))
 
     (found,) = await received(events_api, 1)
     assert b'"revenue":1234567890.0123456789' in (await events_api.http.get("/received")).content
     assert found["currency"] == "EUR"
 
 
-async def test_a_relay_can_send_to_a_relay(backend: Backend) -> None:
+async def test_a_relay_can_send_to_a_relay(caller: Backend) -> None:
     """The relay's own client asks with an empty batch whether somebody is there."""
-    assert (await backend.post({"events": []}, BATCH)).status_code == 400
+    assert (await caller.post({"events": []}, BATCH)).status_code == 400
 
 
 # --- nothing twice ----------------------------------------------------------------------------------------------------
 
 
-async def _count_of(events_api: EventsApi, backend: Backend, expected: int) -> int:
+async def _count_of(events_api: EventsApi, caller: Backend, expected: int) -> int:
     """How many arrived, once one more has."""
-    await backend.post(event("last"))
+    await caller.post(event("last"))
     return len(await received(events_api, expected + 1)) - 1
 
 
-async def test_the_same_key_and_body_is_one_call(backend: Backend, events_api: EventsApi) -> None:
+async def test_the_same_key_and_body_is_one_call(caller: Backend, events_api: EventsApi) -> None:
     plain = {"event_type": "event", "event_name": "seen"}
-    first = await backend.post(plain, key="k1")
-    again = await backend.post(plain, key="k1")
+    first = await caller.post(plain, key="k1")
+    again = await caller.post(plain, key="k1")
 
     assert (first.status_code, again.status_code, first.content) == (202, 202, again.content)
     assert "true" == again.headers["idempotency-replayed"]
-    assert 1 == await _count_of(events_api, backend, 1)
+    assert 1 == await _count_of(events_api, caller, 1)
 
 
-async def test_quotation_marks_around_a_key_are_no_part_of_it(backend: Backend, events_api: EventsApi) -> None:
+async def test_quotation_marks_around_a_key_are_no_part_of_it(caller: Backend, events_api: EventsApi) -> None:
     plain = {"event_type": "event", "event_name": "seen"}
-    await backend.post(plain, key='"k1"')
-    again = await backend.post(plain, key="k1")
+    await caller.post(plain, key='"k1"')
+    again = await caller.post(plain, key="k1")
 
     assert "true" == again.headers["idempotency-replayed"]
-    assert 1 == await _count_of(events_api, backend, 1)
+    assert 1 == await _count_of(events_api, caller, 1)
 
 
-async def test_the_same_key_with_another_body_is_refused(backend: Backend, events_api: EventsApi) -> None:
-    await backend.post(event(1), key="k1")
-    answer = await backend.post(event(2), key="k1")
+async def test_the_same_key_with_another_body_is_refused(caller: Backend, events_api: EventsApi) -> None:
+    await caller.post(event(1), key="k1")
+    answer = await caller.post(event(2), key="k1")
 
     assert (422, "idempotency_key_reused") == (answer.status_code, answer.json()["code"])
-    assert 1 == await _count_of(events_api, backend, 1)
+    assert 1 == await _count_of(events_api, caller, 1)
 
 
-async def test_calls_with_one_key_that_come_at_once_are_one(backend: Backend, events_api: EventsApi) -> None:
+async def test_calls_with_one_key_that_come_at_once_are_one(caller: Backend, events_api: EventsApi) -> None:
     plain = {"event_type": "event", "event_name": "seen"}
-    answers = await asyncio.gather(*(backend.post(plain, key="k1") for _ in range(20)))
+    answers = await asyncio.gather(*(caller.post(plain, key="k1") for _ in range(20)))
 
     assert {202} == {answer.status_code for answer in answers}
-    assert 1 == await _count_of(events_api, backend, 1)
+    assert 1 == await _count_of(events_api, caller, 1)
 
 
 async def test_a_key_is_remembered_over_a_restart(run_relay: RunRelay, events_api: EventsApi, clock: Clock) -> None:
@@ -199,104 +198,104 @@ async def test_a_key_is_remembered_over_a_restart(run_relay: RunRelay, events_ap
         assert 1 == await _count_of(events_api, Backend(relay), 1)
 
 
-async def test_a_key_is_forgotten_after_some_days(backend: Backend, events_api: EventsApi, clock: Clock) -> None:
-    await backend.post(event(1), key="k1")
+async def test_a_key_is_forgotten_after_some_days(caller: Backend, events_api: EventsApi, clock: Clock) -> None:
+    await caller.post(event(1), key="k1")
     clock.advance(ms=REMEMBERED_MS + 1)
 
-    assert 202 == (await backend.post(event(2), key="k1")).status_code
-    assert 2 == await _count_of(events_api, backend, 2)
+    assert 202 == (await caller.post(event(2), key="k1")).status_code
+    assert 2 == await _count_of(events_api, caller, 2)
 
 
-async def test_what_is_forgotten_leaves_the_store(backend: Backend, clock: Clock) -> None:
-    await backend.post(event(1), key="k1")
+async def test_what_is_forgotten_leaves_the_store(caller: Backend, clock: Clock) -> None:
+    await caller.post(event(1), key="k1")
     clock.advance(ms=REMEMBERED_MS + 1000)
-    await backend.relay.app.state.keeper.prune()
+    await caller.relay.app.state.keeper.prune()
 
-    assert 0 == rows(backend.relay, "calls")
+    assert 0 == rows(caller.relay, "calls")
 
 
 async def test_keys_of_two_projects_are_two(run_relay: RunRelay, tmp_path: Any, events_api: EventsApi) -> None:
     config = tmp_path / "relay.toml"
     config.write_text('[destinations.other]\nproject_id = "43"\napi_key = "oa_live_2"\n')
     async with run_relay(RELAY_INGEST_KEYS=KEY, RELAY_CONFIG=str(config)) as relay:
-        backend = Backend(relay)
-        await backend.post(event(1), key="k1")
+        caller = Backend(relay)
+        await caller.post(event(1), key="k1")
 
-        assert 202 == (await backend.post(event(2), "/v1/projects/43/events", key="k1")).status_code
+        assert 202 == (await caller.post(event(2), "/v1/projects/43/events", key="k1")).status_code
 
 
 @pytest.mark.parametrize("key", ["", "a" * 256, "ä", '""'])
-async def test_a_key_that_is_none_is_refused(backend: Backend, key: str) -> None:
+async def test_a_key_that_is_none_is_refused(caller: Backend, key: str) -> None:
     raw = [("Authorization", f"Bearer {KEY}"), ("Content-Type", "application/json")]
     headers = [(name.encode(), value.encode()) for name, value in [*raw, ("Idempotency-Key", key)]]
-    answer = await backend.relay.http.post(ONE, content=orjson.dumps(event()), headers=headers)
+    answer = await caller.relay.http.post(ONE, content=orjson.dumps(event()), headers=headers)
 
     assert (400, "invalid_idempotency_key") == (answer.status_code, answer.json()["code"])
 
 
 @pytest.mark.parametrize("said", [{"id": "e1"}, {"event_id": "e1"}, {"event_id": 17}])
-async def test_an_event_with_an_id_is_taken_once(backend: Backend, events_api: EventsApi, said: dict[str, Any]) -> None:
+async def test_an_event_with_an_id_is_taken_once(caller: Backend, events_api: EventsApi, said: dict[str, Any]) -> None:
     seen = {"event_type": "event", "event_name": "seen", **said}
-    await backend.post(seen)
-    await backend.post([seen, {**seen}, event(2)], BATCH)
+    await caller.post(seen)
+    await caller.post([seen, {**seen}, event(2)], BATCH)
 
     found = await received(events_api, 2)
-    assert 2 == await _count_of(events_api, backend, 2)
+    assert 2 == await _count_of(events_api, caller, 2)
     assert next(iter(said.values())) == found[0]["properties"]["event_id"]
 
 
 @pytest.mark.parametrize("name", ["event_id", "id", "order_id"])
 async def test_an_event_with_an_id_among_its_properties_is_taken_once(
-    backend: Backend, events_api: EventsApi, name: str, clock: Clock
+    caller: Backend, events_api: EventsApi, name: str, clock: Clock
 ) -> None:
     seen = {"event_type": "event", "event_name": "seen", "properties": {name: "e1"}}
-    await backend.post(seen)
+    await caller.post(seen)
     clock.advance(seconds=60)
-    await backend.post([seen, event(2)], BATCH)
+    await caller.post([seen, event(2)], BATCH)
 
-    assert 2 == await _count_of(events_api, backend, 2)
-
-
-async def test_an_order_may_have_several_events(backend: Backend, events_api: EventsApi) -> None:
-    await backend.post([event(1), event(1, event_name="shipped"), event(1, revenue=5)], BATCH)
-
-    assert 3 == await _count_of(events_api, backend, 3)
+    assert 2 == await _count_of(events_api, caller, 2)
 
 
-async def test_an_id_with_another_content_is_refused_by_its_index(backend: Backend, events_api: EventsApi) -> None:
-    await backend.post(event(1, event_id="e1"))
-    answer = await backend.post([event(2), event(3, event_id="e1")], BATCH)
+async def test_an_order_may_have_several_events(caller: Backend, events_api: EventsApi) -> None:
+    await caller.post([event(1), event(1, event_name="shipped"), event(1, revenue=5)], BATCH)
+
+    assert 3 == await _count_of(events_api, caller, 3)
+
+
+async def test_an_id_with_another_content_is_refused_by_its_index(caller: Backend, events_api: EventsApi) -> None:
+    await caller.post(event(1, event_id="e1"))
+    answer = await caller.post([event(2), event(3, event_id="e1")], BATCH)
 
     assert (409, [(1, "event_id")]) == (answer.status_code, problems(answer))
-    assert 1 == await _count_of(events_api, backend, 1)
+    assert 1 == await _count_of(events_api, caller, 1)
 
 
-async def test_one_id_for_two_contents_in_a_batch_is_refused(backend: Backend) -> None:
-    answer = await backend.post([event(1, id="e1"), event(2, id="e1")], BATCH)
+async def test_one_id_for_two_contents_in_a_batch_is_refused(caller: Backend) -> None:
+    answer = await caller.post([event(1, id="e1"), event(2, id="e1")], BATCH)
 
     assert (409, [(1, "id")]) == (answer.status_code, problems(answer))
 
 
-async def test_an_event_that_is_built_anew_for_another_try_is_the_same(backend: Backend, events_api: EventsApi) -> None:
-    await backend.post(event(1, event_id="e1", timestamp=NOON))
+async def test_an_event_that_is_built_anew_for_another_try_is_the_same(caller: Backend, events_api: EventsApi) -> None:
+    await caller.post(event(1, event_id="e1", timestamp=NOON))
 
-    assert 202 == (await backend.post(event(1, event_id="e1", timestamp=NOON + 5000))).status_code
-    assert 1 == await _count_of(events_api, backend, 1)
-
-
-async def test_a_refused_call_does_not_use_up_its_key(backend: Backend, events_api: EventsApi) -> None:
-    await backend.post(event(1, event_id="e1"))
-    await backend.post(event(2, event_id="e1"), key="k1")
-
-    assert 202 == (await backend.post(event(2, event_id="e2"), key="k1")).status_code
+    assert 202 == (await caller.post(event(1, event_id="e1", timestamp=NOON + 5000))).status_code
+    assert 1 == await _count_of(events_api, caller, 1)
 
 
-async def test_without_a_key_the_same_call_is_news(backend: Backend, events_api: EventsApi) -> None:
+async def test_a_refused_call_does_not_use_up_its_key(caller: Backend, events_api: EventsApi) -> None:
+    await caller.post(event(1, event_id="e1"))
+    await caller.post(event(2, event_id="e1"), key="k1")
+
+    assert 202 == (await caller.post(event(2, event_id="e2"), key="k1")).status_code
+
+
+async def test_without_a_key_the_same_call_is_news(caller: Backend, events_api: EventsApi) -> None:
     plain = {"event_type": "event", "event_name": "seen"}
-    await backend.post(plain)
-    await backend.post(plain)
+    await caller.post(plain)
+    await caller.post(plain)
 
-    assert 2 == await _count_of(events_api, backend, 2)
+    assert 2 == await _count_of(events_api, caller, 2)
 
 
 async def test_a_digest_makes_a_repeat_within_its_window(
@@ -304,14 +303,14 @@ async def test_a_digest_makes_a_repeat_within_its_window(
 ) -> None:
     plain = {"event_type": "event", "event_name": "seen"}
     async with run_relay(RELAY_INGEST_KEYS=KEY, RELAY_INGEST_REPEAT_S="60") as relay:
-        backend = Backend(relay)
-        await backend.post(plain)
+        caller = Backend(relay)
+        await caller.post(plain)
         clock.advance(seconds=59)
-        await backend.post(plain)
+        await caller.post(plain)
         clock.advance(seconds=2)
-        await backend.post(plain)
+        await caller.post(plain)
 
-        assert 2 == await _count_of(events_api, backend, 2)
+        assert 2 == await _count_of(events_api, caller, 2)
 
 
 # --- saying what is wrong ---------------------------------------------------------------------------------------------
@@ -340,40 +339,40 @@ async def test_a_digest_makes_a_repeat_within_its_window(
         ({"event_id": 1.5}, "event_id"),
     ],
 )
-async def test_an_invalid_event_is_refused_by_its_field(backend: Backend, fields: dict[str, Any], place: str) -> None:
-    answer = await backend.post(event(**fields))
+async def test_an_invalid_event_is_refused_by_its_field(caller: Backend, fields: dict[str, Any], place: str) -> None:
+    answer = await caller.post(event(**fields))
 
     assert (422, [(None, place)]) == (answer.status_code, problems(answer))
     assert place in answer.json()["error"]
 
 
-async def test_a_clock_that_is_a_little_ahead_is_no_matter(backend: Backend) -> None:
-    assert 202 == (await backend.post(event(timestamp=NOON + 23 * HOUR))).status_code
+async def test_a_clock_that_is_a_little_ahead_is_no_matter(caller: Backend) -> None:
+    assert 202 == (await caller.post(event(timestamp=NOON + 23 * HOUR))).status_code
 
 
-async def test_a_batch_with_a_bad_event_is_refused_whole(backend: Backend, events_api: EventsApi) -> None:
-    answer = await backend.post([event(1), event(2, currency="EURO"), event(3, url="x")], BATCH)
+async def test_a_batch_with_a_bad_event_is_refused_whole(caller: Backend, events_api: EventsApi) -> None:
+    answer = await caller.post([event(1), event(2, currency="EURO"), event(3, url="x")], BATCH)
 
     assert (422, [(1, "currency"), (2, "url")]) == (answer.status_code, problems(answer))
     assert answer.json()["error"].startswith("events[1]: currency must")
-    assert 0 == await _count_of(events_api, backend, 0)
+    assert 0 == await _count_of(events_api, caller, 0)
 
 
-async def test_a_batch_may_be_taken_in_part(backend: Backend, events_api: EventsApi) -> None:
-    await backend.post(event(9, id="e9"))
+async def test_a_batch_may_be_taken_in_part(caller: Backend, events_api: EventsApi) -> None:
+    await caller.post(event(9, id="e9"))
     body = [event(1), event(2, currency="EURO"), event(3), event(4, id="e9")]
-    answer = await backend.post(body, BATCH + "?partial=1", key="k1")
-    again = await backend.post(body, BATCH + "?partial=1", key="k1")
+    answer = await caller.post(body, BATCH + "?partial=1", key="k1")
+    again = await caller.post(body, BATCH + "?partial=1", key="k1")
 
     told = answer.json()
     assert (202, True, 2, 2) == (answer.status_code, told["queued"], told["accepted"], told["rejected"])
     assert [(1, "currency"), (3, "id")] == problems(answer)
     assert answer.content == again.content
-    assert 3 == await _count_of(events_api, backend, 3)
+    assert 3 == await _count_of(events_api, caller, 3)
 
 
-async def test_a_batch_without_a_good_event_is_refused_even_in_part(backend: Backend) -> None:
-    assert 422 == (await backend.post([event(currency="EURO")], BATCH + "?partial=1")).status_code
+async def test_a_batch_without_a_good_event_is_refused_even_in_part(caller: Backend) -> None:
+    assert 422 == (await caller.post([event(currency="EURO")], BATCH + "?partial=1")).status_code
 
 
 @pytest.mark.parametrize(
@@ -394,45 +393,45 @@ async def test_a_batch_without_a_good_event_is_refused_even_in_part(backend: Bac
     ],
 )
 async def test_what_cannot_be_read_is_refused_with_the_reason(
-    backend: Backend, body: bytes, path: str, status: int, code: str
+    caller: Backend, body: bytes, path: str, status: int, code: str
 ) -> None:
-    answer = await backend.post(body, path)
+    answer = await caller.post(body, path)
 
     assert (status, code) == (answer.status_code, answer.json()["code"])
 
 
 async def test_what_is_too_large_is_refused_packed_or_not(run_relay: RunRelay) -> None:
     async with run_relay(RELAY_INGEST_KEYS=KEY, RELAY_BODY_LIMIT_BYTES="2000") as relay:
-        backend = Backend(relay)
+        caller = Backend(relay)
         large = orjson.dumps(event(user_id="u" * 3000))
         packed = gzip.compress(large)
         assert len(packed) < 2000
 
-        assert 413 == (await backend.post(large)).status_code
-        assert 413 == (await backend.post(packed, Content_Encoding="gzip")).status_code
+        assert 413 == (await caller.post(large)).status_code
+        assert 413 == (await caller.post(packed, Content_Encoding="gzip")).status_code
 
 
-@pytest.mark.parametrize("body", [b"not gzip", gzip.compress(b"{}")[:-4], gzip.compress(b"{}") * 2])
-async def test_gzip_that_is_broken_is_refused(backend: Backend, body: bytes) -> None:
-    answer = await backend.post(body, Content_Encoding="gzip")
+@pytest.mark.parametrize("body", [b"not gzip", PACKED[:-4], PACKED * 2])
+async def test_gzip_that_is_broken_is_refused(caller: Backend, body: bytes) -> None:
+    answer = await caller.post(body, Content_Encoding="gzip")
 
     assert (400, "invalid_gzip") == (answer.status_code, answer.json()["code"])
 
 
 @pytest.mark.parametrize("headers", [{"Content_Type": "text/plain"}, {"Content_Encoding": "br"}])
-async def test_other_kinds_of_content_are_refused(backend: Backend, headers: dict[str, str]) -> None:
-    assert 415 == (await backend.post(event(), **headers)).status_code
+async def test_other_kinds_of_content_are_refused(caller: Backend, headers: dict[str, str]) -> None:
+    assert 415 == (await caller.post(event(), **headers)).status_code
 
 
-async def test_only_post_is_known(backend: Backend) -> None:
-    answer = await backend.relay.http.get(ONE)
+async def test_only_post_is_known(caller: Backend) -> None:
+    answer = await caller.relay.http.get(ONE)
 
     assert (405, "POST") == (answer.status_code, answer.headers["allow"])
 
 
-async def test_a_store_that_is_away_means_later(backend: Backend) -> None:
-    await backend.relay.store.close()
-    answer = await backend.post(event())
+async def test_a_store_that_is_away_means_later(caller: Backend) -> None:
+    await caller.relay.store.close()
+    answer = await caller.post(event())
 
     assert (429, "10") == (answer.status_code, answer.headers["retry-after"])
 
@@ -441,9 +440,9 @@ async def test_a_store_that_is_away_means_later(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("said", [None, "", "Bearer", "Bearer wrong", f"Basic {KEY}", f"Bearer {KEY}x", "Bearer \xff"])
-async def test_without_a_key_nothing_is_read(backend: Backend, said: str | None) -> None:
+async def test_without_a_key_nothing_is_read(caller: Backend, said: str | None) -> None:
     headers = [] if said is None else [(b"Authorization", said.encode("latin-1"))]
-    answer = await backend.relay.http.post(ONE, content=b"{", headers=headers)
+    answer = await caller.relay.http.post(ONE, content=b"{", headers=headers)
 
     assert (401, "Bearer") == (answer.status_code, answer.headers["www-authenticate"])
     assert set(answer.json()) == {"error", "code"}
@@ -457,35 +456,35 @@ async def test_a_key_of_one_project_opens_no_other(run_relay: RunRelay, tmp_path
     config = tmp_path / "relay.toml"
     config.write_text('[destinations.other]\nproject_id = "43"\napi_key = "oa_live_2"\n')
     async with run_relay(RELAY_INGEST_KEYS=f"43:{KEY}", RELAY_CONFIG=str(config)) as relay:
-        backend = Backend(relay)
+        caller = Backend(relay)
 
-        assert 404 == (await backend.post(event())).status_code
-        assert 202 == (await backend.post(event(), "/v1/projects/43/events")).status_code
+        assert 404 == (await caller.post(event())).status_code
+        assert 202 == (await caller.post(event(), "/v1/projects/43/events")).status_code
 
 
 async def test_a_stored_key_opens_its_project_until_it_expires(relay: RunningRelay, clock: Clock) -> None:
     token, key = new_key("42", name="cron", made_at_ms=NOON, expires_at_ms=NOON + HOUR)
     headers = {"Authorization": f"Bearer {token}"}
-    backend = Backend(relay)
-    assert 401 == (await backend.post(event(), **headers)).status_code
+    caller = Backend(relay)
+    assert 401 == (await caller.post(event(), **headers)).status_code
 
     await relay.store.intake.add_key(key)
-    assert 202 == (await backend.post(event(), **headers)).status_code
+    assert 202 == (await caller.post(event(), **headers)).status_code
     clock.advance(ms=HOUR)
-    assert 401 == (await backend.post(event(), **headers)).status_code
+    assert 401 == (await caller.post(event(), **headers)).status_code
 
 
 async def test_a_revoked_key_opens_nothing_within_a_second_or_so(relay: RunningRelay) -> None:
     token, key = new_key("42", name="cron", made_at_ms=NOON, expires_at_ms=None)
-    backend = Backend(relay)
+    caller = Backend(relay)
     await relay.store.intake.add_key(key)
-    assert 202 == (await backend.post(event(), Authorization=f"Bearer {token}")).status_code
+    assert 202 == (await caller.post(event(), Authorization=f"Bearer {token}")).status_code
 
     assert await relay.store.intake.revoke_key(key.id)
     assert not await relay.store.intake.revoke_key(key.id)
 
     async def is_refused() -> bool:
-        return (await backend.post(event(), Authorization=f"Bearer {token}")).status_code == 401
+        return (await caller.post(event(), Authorization=f"Bearer {token}")).status_code == 401
 
     await until(is_refused)
 
@@ -502,8 +501,8 @@ async def test_the_store_holds_no_key(relay: RunningRelay) -> None:
 # --- no personal data -------------------------------------------------------------------------------------------------
 
 
-async def test_an_address_as_user_id_is_hashed_and_that_is_said(backend: Backend, events_api: EventsApi) -> None:
-    answer = await backend.post([event(1, user_id="Buyer@Example.com "), event(2)], BATCH)
+async def test_an_address_as_user_id_is_hashed_and_that_is_said(caller: Backend, events_api: EventsApi) -> None:
+    answer = await caller.post([event(1, user_id="Buyer@Example.com "), event(2)], BATCH)
 
     assert (202, "1") == (answer.status_code, answer.headers["relay-hashed-user-ids"])
     assert hash_email("buyer@example.com") == (await received(events_api, 2))[0]["user_id"]
@@ -517,8 +516,8 @@ async def test_an_address_as_user_id_is_refused_where_that_is_set(run_relay: Run
     assert "example.com" not in answer.text
 
 
-async def test_personal_data_in_properties_is_taken_out(backend: Backend, events_api: EventsApi) -> None:
-    answer = await backend.post(event(properties={"note": "call buyer@example.com", "email": "x"}))
+async def test_personal_data_in_properties_is_taken_out(caller: Backend, events_api: EventsApi) -> None:
+    answer = await caller.post(event(properties={"note": "call buyer@example.com", "email": "x"}))
 
     (found,) = await received(events_api, 1)
     assert ("1", {"note": "[redacted]"}) == (answer.headers["relay-redacted-events"], found["properties"])
@@ -543,9 +542,9 @@ async def test_hashes_are_those_of_the_webhooks(run_relay: RunRelay, events_api:
 # --- web pages --------------------------------------------------------------------------------------------------------
 
 
-async def test_web_pages_may_not(backend: Backend) -> None:
-    answer = await backend.relay.http.options(ONE, headers={"Origin": "https://shop.example"})
-    posted = await backend.post(event(), Origin="https://shop.example")
+async def test_web_pages_may_not(caller: Backend) -> None:
+    answer = await caller.relay.http.options(ONE, headers={"Origin": "https://shop.example"})
+    posted = await caller.post(event(), Origin="https://shop.example")
 
     assert (405, 202) == (answer.status_code, posted.status_code)
     assert [] == [name for name in (*answer.headers, *posted.headers) if name.startswith("access-control")]
@@ -565,12 +564,40 @@ async def test_web_pages_of_an_allowed_origin_may(run_relay: RunRelay) -> None:
 # --- counted ----------------------------------------------------------------------------------------------------------
 
 
-async def test_calls_and_events_are_counted(backend: Backend) -> None:
-    await backend.post([event(1), event(2), event(1)], BATCH)
-    await backend.post(event(3, currency="EURO"))
+async def test_calls_and_events_are_counted(caller: Backend) -> None:
+    await caller.post([event(1), event(2), event(1)], BATCH)
+    await caller.post(event(3, currency="EURO"))
 
-    metric = backend.relay.metric
+    metric = caller.relay.metric
     assert 1 == await metric("relay_deliveries_total", source="events:42", answer="accepted")
     assert 1 == await metric("relay_deliveries_total", source="events:42", answer="invalid_event")
     assert 2 == await metric("relay_events_total", source="events:42")
     assert 1 == await metric("relay_duplicates_total", source="events:42")
+
+
+async def test_what_the_guard_took_out_is_counted_once(caller: Backend) -> None:
+    """By kind, as for webhooks: a repeat of the call takes nothing out again."""
+    posted = [event(1, user_id="buyer@example.com"), event(2, properties={"order_id": "2", "note": "a@example.com"})]
+    await caller.post(posted, BATCH)
+    await caller.post(posted, BATCH)
+    await caller.post([event(3, user_id="+49 170 1234567"), event(4)], BATCH)
+
+    metric = caller.relay.metric
+    assert 2 == await metric("relay_guard_findings_total", source="events:42", kind="email")
+    assert 1 == await metric("relay_guard_findings_total", source="events:42", kind="phone")
+
+
+async def test_a_revenue_beyond_all_measure_does_not_stop_the_counting(caller: Backend, clock: Clock) -> None:
+    """The console's numbers have 64 bits; what is beyond them shows as the most that they hold."""
+    for number, revenue in enumerate((1e27, 1e27, -1e20, 5)):
+        await caller.post(event(number, revenue=revenue, currency="USD" if revenue == 5 else "EUR"))
+    console = caller.relay.store.console
+    before = await console.counted(width_ms=HOUR, since_ms=0)
+    clock.advance(seconds=60)
+    while await console.count_up():
+        pass
+    after = {count.measure: count.n for count in (await console.counted(width_ms=HOUR, since_ms=0)).counts}
+
+    assert before.is_complete
+    assert (4, 5_000_000) == (after["events"], after["revenue:USD"])
+    assert after["revenue:EUR"] > 10**18

@@ -18,12 +18,14 @@ from tests.things import NOON
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def command(tmp_path: Path) -> Commands:
-    variables = {
-        "RELAY_DATABASE_URL": f"sqlite:///{tmp_path / 'relay.db'}", "OAA_PROJECT_ID": "42", "OAA_API_KEY": API_KEY,
-    }  # fmt: skip
-    return Commands(tmp_path, variables)
+def command(tmp_path: Path, store_variables: dict[str, str]) -> Commands:
+    return Commands(tmp_path, {**store_variables, "OAA_PROJECT_ID": "42", "OAA_API_KEY": API_KEY})
 
 
 @pytest.mark.parametrize("words", [["create"], ["list"], ["revoke"]])

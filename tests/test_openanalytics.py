@@ -191,6 +191,13 @@ async def test_each_status_has_one_meaning(status: int, outcome: Outcome) -> Non
         assert outcome == await outcome_at(url)
 
 
+async def test_an_id_that_a_relay_has_with_another_content_is_about_the_events() -> None:
+    """Any other conflict may be over when it is asked again; this one stays."""
+    body = b'{"error": "event_id came before", "code": "event_id_reused"}'
+    async with server(answers(an_answer(409, body))) as url:
+        assert Rejected(409, "event_id came before") == await outcome_at(url)
+
+
 async def test_a_redirect_is_told_and_not_followed() -> None:
     seen: list[tuple[bytes, bytes]] = []
     async with server(answers(an_answer(301, b"", "Location: https://www.example.com/"), seen)) as url:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import orjson
@@ -31,15 +32,28 @@ def metrics() -> Metrics:
 
 
 @pytest.fixture
-def keeper(store: Store, metrics: Metrics, clock: Clock, woken: list[str], tmp_path: Path) -> Keeper:
-    return Keeper(
-        store=store,
-        metrics=metrics,
-        clock=clock,
-        wake=woken.append,
-        disk=Disk(tmp_path, min_free_mb=0),
-        retention=Retention(bodies_days=7, keys_days=90),
-    )
+def make_keeper(
+    store: Store, metrics: Metrics, clock: Clock, woken: list[str], tmp_path: Path
+) -> Callable[..., Keeper]:
+    """One of this owner."""
+
+    def make(owner: str | None = None) -> Keeper:
+        return Keeper(
+            store=store,
+            metrics=metrics,
+            clock=clock,
+            wake=woken.append,
+            disk=Disk(tmp_path, min_free_mb=0),
+            retention=Retention(bodies_days=7, keys_days=90),
+            owner=owner,
+        )
+
+    return make
+
+
+@pytest.fixture
+def keeper(make_keeper: Callable[..., Keeper]) -> Keeper:
+    return make_keeper()
 
 
 async def test_overdue_events_are_let_go_and_their_lane_is_woken(
@@ -78,6 +92,28 @@ async def test_the_gauges_show_the_outbox(keeper: Keeper, store: Store, clock: C
     labels = {"destination": "default"}
     assert metrics.registry.get_sample_value("relay_outbox_oldest_seconds", labels) == 90
     assert metrics.registry.get_sample_value("relay_outbox_events", {**labels, "state": "pending"}) == 1
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
+async def test_of_several_replicas_one_counts_and_another_one_does_once_it_is_silent(
+    make_keeper: Callable[..., Keeper], store: Store, clock: Clock
+) -> None:
+    first, second = make_keeper("first"), make_keeper("second")
+
+    async def counted_by(keeper: Keeper, number: int) -> bool:
+        """Whether a tick of this one counts a sale that came some seconds ago."""
+        await store.accept(sale(number))
+        clock.advance(seconds=8)
+        before = await store.bookmarks("counted:")
+        await keeper.tick()
+        return await store.bookmarks("counted:") != before
+
+    assert await counted_by(first, 1)
+    assert not await counted_by(second, 2)
+    assert await counted_by(first, 3)
+    clock.advance(seconds=20)
+    assert await counted_by(second, 4)
+    assert not await counted_by(first, 5)
 
 
 def test_a_disk_with_room_is_no_trouble_and_a_full_one_is(tmp_path: Path) -> None:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import pairwise
+from urllib.parse import urlencode
 
 import orjson
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import text
 
 from relay.contract import Learned, Person
 from relay.identity import hash_email
 from relay.operating import beside
 from relay.store import open_bell, open_store
-from relay.store.base import Arrival, Inboxed, Mapped, Receipt, Store, StoreUnavailableError, Verified
+from relay.store.base import Arrival, DestinationState, Inboxed, Mapped, Receipt, Store, StoreUnavailableError, Verified
 from relay.store.database import Database
 from relay.store.intake import Posted, Repeated, Taken
 from relay.store.postgres_inbox import PostgresInbox
@@ -113,12 +116,12 @@ class TestTheSameAtOnce:
 
     async def test_the_same_webhook_taken_by_four_replicas_is_mapped_to_one_event(self, replicas: Open) -> None:
         stores = await replicas(4)
-        await asyncio.gather(*(store.take(taken(number)) for number in range(250) for store in stores))
+        await asyncio.gather(*(store.take(taken(number)) for number in range(1000) for store in stores))
 
         receipts = await asyncio.gather(*(unfold(store) for store in stores))
 
-        assert (250, 750) == sums([receipt for some in receipts for receipt in some])
-        assert 250 == (await stores[0].depths())[0].pending
+        assert (1000, 3000) == sums([receipt for some in receipts for receipt in some])
+        assert 1000 == (await stores[0].depths())[0].pending
 
     async def test_crosswise_keys_do_not_lock_replicas_for_good(self, replicas: Open) -> None:
         stores = await replicas(4)
@@ -397,6 +400,43 @@ class TestTheDatabaseAway:
                 connection.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
 
         assert 1 == (await store.accept(sale(1))).events
+
+    async def test_a_database_without_a_free_connection_is_an_outage_and_taken_up_when_there_is_one(
+        self, replicas: Open, postgres: str
+    ) -> None:
+        with (
+            postgres_server.database(postgres, "relay_test_full") as url,
+            psycopg.connect(url, autocommit=True) as operator,
+        ):
+            operator.execute("CREATE ROLE few LOGIN PASSWORD 'few'")
+            operator.execute("ALTER DATABASE relay_test_full OWNER TO few")
+            try:
+                as_few = {**conninfo_to_dict(url), "user": "few", "password": "few"}
+                (store,) = await replicas(1, url="postgresql://?" + urlencode(as_few))
+                operator.execute("ALTER ROLE few CONNECTION LIMIT 0")
+                with pytest.raises(StoreUnavailableError, match="too many connections"):
+                    await store.take(taken(1))
+                operator.execute("ALTER ROLE few CONNECTION LIMIT 10")
+
+                async def is_taken() -> bool:
+                    with contextlib.suppress(StoreUnavailableError):
+                        await store.take(taken(2))
+                        return True
+                    return False
+
+                await until(is_taken)
+                await store.close()
+            finally:
+                operator.execute("REASSIGN OWNED BY few TO CURRENT_USER")
+                operator.execute("DROP OWNED BY few")
+                operator.execute("DROP ROLE few")
+
+    async def test_a_destination_that_one_replica_paused_is_paused_for_all(self, replicas: Open) -> None:
+        first, second = await replicas(2)
+
+        await first.set_destination("default", DestinationState(paused="401: no such key", probe_at_ms=NOON))
+
+        assert "401: no such key" == (await second.destination("default")).paused
 
     async def test_connections_are_tried_at_moments_that_differ(self) -> None:
         now = 0.0

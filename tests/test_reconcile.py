@@ -453,8 +453,8 @@ def variables(api_base: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def command(tmp_path: Path, variables: dict[str, str]) -> Commands:
-    return Commands(tmp_path, {**variables, "RELAY_DATABASE_URL": f"sqlite:///{tmp_path / 'relay.db'}"})
+def command(tmp_path: Path, variables: dict[str, str], store_variables: dict[str, str]) -> Commands:
+    return Commands(tmp_path, {**variables, **store_variables})
 
 
 def words_of(*more: str) -> Sequence[str]:

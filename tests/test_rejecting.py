@@ -18,6 +18,12 @@ from tests.things import Clock
 
 pytestmark = pytest.mark.anyio
 
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 WRONG = "acme_of_somebody_else"
 
 

@@ -19,6 +19,11 @@ from tests.conftest import EventsApi, RunningRelay, RunRelay, until
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 def mapper(*, factor: int = 1, name: str = "purchase", once: str = "payment", more: bool = False) -> Any:
     def purchase(n: Notification) -> Iterator[Draft]:
         payment = n.body["payment"]
@@ -104,6 +109,40 @@ async def test_a_sale_under_another_key_is_not_doubled(relay: RunningRelay, even
 
     assert (["changed", "gone"], 0) == ([one.kind for one in found], done.events)
     assert 1 == len(await relay.store.events())
+
+
+async def test_a_sale_that_was_sent_under_a_wrong_key_is_known_by_the_right_one_from_then_on(
+    run_relay: RunRelay, events_api: EventsApi
+) -> None:
+    wrong, right = provider(once="charge"), acme.make()
+    async with run_relay({"acme": wrong}) as relay:
+        await relay.post(acme.captured(1))
+        await sent(relay.store, 1)
+    async with run_relay({"acme": right}) as relay:
+        await again(relay, right)
+        found, _ = await again(relay, right)
+        await relay.post(acme.captured(1, notification="ntf_again"))
+
+        assert [] == found
+        assert [1, 1] == [len(await relay.store.events()), len(await relay.store.duplicates())]
+    assert ["pay_1"] == await events_api.orders()
+
+
+async def test_a_sale_that_was_counted_twice_is_listed_once(run_relay: RunRelay, events_api: EventsApi) -> None:
+    wrong, right = provider(), acme.make()
+    wrong.mappers["payment.captured"] = lambda n: mapper(once=n.id)(n)
+    async with run_relay({"acme": wrong}) as relay:
+        await relay.post(acme.captured(1))
+        await relay.post(acme.captured(1, notification="ntf_again"))
+        await sent(relay.store, 2)
+        looked, _ = await again(relay, right, commits=False)
+        done, _ = await again(relay, right)
+        left, replayed = await again(relay, right)
+
+    expected = [("changed", "ntf_1"), ("gone", "ntf_1"), ("gone", "ntf_again")]
+    assert [expected, expected] == [[(one.kind, one.notification_id) for one in found] for found in (looked, done)]
+    assert ([("gone", "ntf_again")], 0) == ([(one.kind, one.notification_id) for one in left], replayed.events)
+    assert 2 == len(await events_api.received())
 
 
 async def test_a_dead_letter_is_put_right_and_sent(run_relay: RunRelay, events_api: EventsApi) -> None:

@@ -68,7 +68,7 @@ def stage_of() -> Iterator[StageOf]:
 def test_a_life_comes_to_its_ledger(
     stage_of: StageOf, provider: Provider, scenario: Scenario, telling: Telling
 ) -> None:
-    assert [] == check_scenario(stage_of(provider, scenario), scenario, telling, examples=3)
+    assert [] == check_scenario(stage_of(provider, scenario), scenario, telling, examples=2)
 
 
 @pytest.mark.slow

@@ -192,6 +192,26 @@ async def test_a_second_signal_does_not_wait_for_what_is_in_flight() -> None:
     await calls[0]
 
 
+async def test_what_takes_too_long_is_cut_off() -> None:
+    arrived = asyncio.Event()
+    cut: list[str] = []
+
+    async def hangs(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        arrived.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cut.append("off")
+
+    async with httpx.AsyncClient() as client:
+        async with serving(app_that(hangs), grace_s=0) as served:
+            call = asyncio.create_task(client.get(served.url))
+            await arrived.wait()
+
+        assert 500 == (await call).status_code
+    assert ["off"] == cut
+
+
 async def test_an_app_can_hang_up_without_an_answer() -> None:
     async def hangs_up(scope: Scope, receive: Receive, _send: Send) -> None:
         await hang_up(scope, receive)

@@ -131,6 +131,8 @@ def test_a_secret_switches_on_the_source_of_its_provider() -> None:
         ("v1,whsec_new,v1,whsec_old", ["v1,whsec_new", "v1,whsec_old"]),
         (" v1,whsec_new , whsec_old", ["v1,whsec_new", "whsec_old"]),
         ("whsec_new,v1,whsec_old", ["whsec_new", "v1,whsec_old"]),
+        ("v1,whsec_new|v1,whsec_old, v1,whsec_c", ["v1,whsec_new", "v1,whsec_old", "v1,whsec_c"]),
+        ("user:pass|word", ["user:pass|word"]),
         ("v1,v2", ["v1", "v2"]),
         (r"pass\,word", ["pass,word"]),
         (r"user:pass\,word,user:old", ["user:pass,word", "user:old"]),

@@ -11,6 +11,8 @@ import pytest
 from mappers.square import provider
 from relay.contract import Accepted, Delivery, Draft, Forgotten, Learned, Reason, Refused
 from relay.rehearsal import rehearse
+from tests import acme
+from tests.conftest import RunRelay
 
 CASES = Path(__file__).parent / "mappers" / "square"
 NOW_MS = 1_795_170_000_000
@@ -71,3 +73,23 @@ def test_a_failed_charge_and_the_invoice_that_tells_of_it_are_one_attempt() -> N
 @pytest.mark.parametrize("kind", ["order.updated", "invoice.refunded", "dispute.evidence.created", "payout.paid"])
 def test_a_twin_is_silent(kind: str) -> None:
     assert (True, False) == (kind in provider.ignored, kind in provider.mappers)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("signed", "expected"), [("hooks.example", 200), ("other.example", 401)])
+async def test_no_header_says_what_the_url_is(run_relay: RunRelay, signed: str, expected: int) -> None:
+    """Only the configured one counts: whoever may choose headers could choose what is signed."""
+    raw = json.dumps(body("payment.updated__completed")).encode()
+    mac = hmac.digest(b"key", f"https://{signed}/webhooks/square".encode() + raw, "sha256")
+    headers = {
+        "x-square-hmacsha256-signature": base64.b64encode(mac).decode(),
+        "host": "other.example",
+        "x-forwarded-host": "other.example",
+        "x-forwarded-proto": "https",
+        "forwarded": "host=other.example;proto=https",
+    }
+    settings = {"RELAY_SQUARE_SECRET": "key", "RELAY_PUBLIC_URL": "https://hooks.example"}
+    async with run_relay({"acme": acme.make(), "square": provider}, **settings) as relay:
+        answer = await relay.http.post("/webhooks/square", content=raw, headers=headers)
+
+    assert expected == answer.status_code

@@ -366,7 +366,9 @@ class TestForwarding:
         await store.refuse(batch, reason="too old", only=[batch.events[0].id], due_at_ms=NOON + 1)
         clock.advance(ms=1)
 
-        assert orders(await claim(store)) == ["order_1", "order_2"]
+        rest = await claim(store)
+        assert orders(rest) == ["order_1", "order_2"]
+        assert rest.idempotency_key != batch.idempotency_key, "one key stands for one composition"
         assert (await states(store))["order_0"] is EventState.DEAD
 
     async def test_what_is_known_of_a_destination_is_kept(self, store: Store) -> None:
