@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterator, Sequence
 
 import psycopg
@@ -87,6 +88,8 @@ async def test_nobody_listens_and_who_rings_does_no_harm(database_url: str) -> N
     bell.ring()
     await asyncio.wait_for(bell.listening(lambda: None), 10)
     ringing.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await ringing
 
     assert bell._database.is_pooled
 

