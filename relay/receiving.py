@@ -50,6 +50,8 @@ _METHOD = Answer(405, b'{"error":"POST the webhook here"}')
 _TOO_LARGE = Answer(413, b'{"error":"body too large"}')
 _LATER = b'{"error":"not now, try again later"}'
 _RETRY_AFTER_S = b"10"
+#: Of each source it is logged no more often than this that its provider was told so; the metric counts each time.
+_SAID_EVERY_MS = 5_000
 
 #: Never stored: they would let a reader of the store act as the sender.
 _CREDENTIALS = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key"})
@@ -91,6 +93,8 @@ class _Door:
         slug = source.slug
         self.refused = _ASKED if takes_basic(provider.verifier) else _REFUSED
         self.later = Answer(provider.overload_status, _LATER)
+        #: How often the provider was told to come later since that was last logged, and until when it is not logged.
+        self.put_off, self.silent_until_ms = 0, 0
         self.accepted = metrics.tally(metrics.deliveries, slug, "accepted")
         self.fitted = [metrics.tally(metrics.secrets, slug, str(index)) for index in range(len(self.secrets))]
         self.fitted.append(metrics.tally(metrics.secrets, slug, "none"))  # at `_NO_SECRET`
@@ -240,7 +244,11 @@ class Receiver:
 
     def _later(self, door: _Door, why: str) -> Answer:
         self._metrics.deliveries.labels(door.source.slug, "overload").inc()
-        log.warning("told the provider to come later", source=door.source.slug, why=why)
+        door.put_off += 1
+        now_ms = self._clock()
+        if now_ms >= door.silent_until_ms:
+            log.warning("told the provider to come later", source=door.source.slug, why=why, times=door.put_off)
+            door.put_off, door.silent_until_ms = 0, now_ms + _SAID_EVERY_MS
         return door.later
 
 

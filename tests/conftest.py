@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import orjson
 import pytest
+import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
 from relay import sandbox
@@ -84,6 +85,15 @@ async def store(database_url: str, clock: Clock, hold: bool) -> AsyncIterator[St
     opened = await open_store(database_url, vault=Vault([STORE_KEY]), clock=clock, hold=hold)
     yield opened
     await opened.close()
+
+
+@pytest.fixture
+def plain_logs() -> Iterator[None]:
+    """Whatever level another test has set."""
+    before = structlog.get_config()
+    structlog.reset_defaults()
+    yield
+    structlog.configure(**before)
 
 
 @dataclass

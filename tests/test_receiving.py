@@ -13,6 +13,7 @@ from typing import cast
 import httpx
 import orjson
 import pytest
+from structlog.testing import capture_logs
 
 from relay.certificates import Certificates
 from relay.contract import Answer, Delivery, Draft, Notification, Provider, Verifier
@@ -288,6 +289,17 @@ async def test_overload_says_come_later(run_relay: RunRelay) -> None:
         assert int(answer.headers["retry-after"]) > 0
         assert (await relay.http.get("/readyz")).status_code == 503
         assert rows(relay, "deliveries") == 0
+
+
+@pytest.mark.usefixtures("plain_logs")
+async def test_an_overload_does_not_flood_the_log(run_relay: RunRelay, clock: Clock) -> None:
+    async with run_relay(RELAY_MIN_FREE_DISK_MB=str(10**9)) as relay:
+        with capture_logs() as lines:
+            for seconds in (0, 1, 1, 4):
+                clock.advance(seconds=seconds)
+                await relay.post(acme.captured(1))
+
+    assert [1, 3] == [line["times"] for line in lines if line["event"] == "told the provider to come later"]
 
 
 async def test_a_store_that_is_away_says_come_later_and_recovers(relay: RunningRelay, events_api: EventsApi) -> None:

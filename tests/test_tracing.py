@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -534,15 +534,6 @@ def test_a_package_that_is_missing_is_told(tmp_path: Path, monkeypatch: pytest.M
 
 
 # --- what it rests on -------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def plain_logs() -> Iterator[None]:
-    """Whatever level another test has set."""
-    before = structlog.get_config()
-    structlog.reset_defaults()
-    yield
-    structlog.configure(**before)
 
 
 @pytest.mark.usefixtures("plain_logs")
