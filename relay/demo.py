@@ -21,8 +21,10 @@ from rich.console import Console
 from rich.json import JSON
 
 from relay import sandbox
+from relay.app import open_vault
 from relay.clock import unix_ms
 from relay.contract import Delivery, Provider
+from relay.demo_secret import PROVIDER, demo_secret
 from relay.process import EndedError, serve_until_signal
 from relay.samples import cases_of, choose, fresh, signed
 from relay.serving import Served, StartError, serving
@@ -30,7 +32,6 @@ from relay.settings import Settings, SettingsError, load
 from relay.sources import Destination, Source
 from relay.variables import secret_variable
 
-PROVIDER = "stripe"
 SAMPLE = "checkout.session.completed"
 #: Not `default`: what was made for the sandbox must never reach the real API when that is configured later, nor the
 #: other way round.
@@ -63,7 +64,8 @@ async def show(settings: Settings, providers: Mapping[str, Provider], *, out: Co
     async with _sandbox() as box:
         is_secret_made_up = not any(source.provider == PROVIDER for source in settings.sources.values())
         if is_secret_made_up:
-            made_up = {secret_variable(PROVIDER): f"whsec_demo{secrets.token_hex(16)}"}
+            open_vault(settings)  # makes the key where there is none
+            made_up = {secret_variable(PROVIDER): demo_secret(settings) or ""}
             try:
                 settings = load(providers, environ={**os.environ, **made_up})
             except SettingsError as error:
@@ -172,7 +174,9 @@ def _announce(out: Console, stage: Stage, settings: Settings) -> None:
         out.print(f"(Its usual port {_SANDBOX_PORT} is taken, so it has a free one.)", markup=False)
     if stage.is_secret_made_up:
         out.print(
-            f"{secret_variable(PROVIDER)} is not set: until it ends, the relay takes {stage.secret}", markup=False
+            f"{secret_variable(PROVIDER)} is not set: until it ends, the relay takes {stage.secret}, which "
+            '"relay send" knows',
+            markup=False,
         )
     out.print(f"What comes in is kept in {settings.database_url.get_secret_value()}", markup=False)
 
@@ -180,8 +184,6 @@ def _announce(out: Console, stage: Stage, settings: Settings) -> None:
 def _tell_next(out: Console, stage: Stage, provider: Provider, relay: Served, command: str) -> None:
     slug = stage.source.slug
     send = [command, "send", slug, SAMPLE]
-    if stage.is_secret_made_up:
-        send += ["--secret", stage.secret]
     if (relay.host, relay.port) != ("127.0.0.1", 8000):
         send += ["--to", relay.url]
     public = stage.source.public_url or f"https://<where the relay is reached>/webhooks/{slug}"

@@ -57,13 +57,7 @@ def send(
     source, known = _source_of(provider, settings, providers)
     case = _case_of(known, kind, variant, settings)
     slug = source.slug if source else slug_of(known.name)
-    if secret is None:
-        if source is None:
-            from relay.variables import secret_variable
-
-            fail(f"No source of {known.title} has a secret to sign with: set {secret_variable(known.name)}, or pass "
-                 "--secret.", code=WRONG)  # fmt: skip
-        secret = source.secrets[0].get_secret_value()
+    secret = secret or _secret_of(source, known, settings)
     url = _webhook_url(to, slug, settings)
     if case.is_test and source and source.test_destination is None:
         warn("this sample is of the provider's test mode, which the source drops (RELAY_TEST_MODE)")
@@ -74,6 +68,20 @@ def send(
         out.print(f"{answer['status']} {answer['answer']}  {known.name} {case.type} {answer['id']}", markup=False)
     if not all(200 <= answer["status"] < 300 for answer in answers):  # noqa: PLR2004
         raise typer.Exit(FOUND)
+
+
+def _secret_of(source: Source | None, provider: Provider, settings: Settings) -> str:
+    """The source's first; without a source, that of the demonstration."""
+    from relay.demo_secret import PROVIDER, demo_secret
+    from relay.variables import secret_variable
+
+    if source is not None:
+        return source.secrets[0].get_secret_value()
+    found = demo_secret(settings) if provider.name == PROVIDER else None
+    if found is None:
+        fail(f"No source of {provider.title} has a secret to sign with: set {secret_variable(provider.name)}, or pass "
+             "--secret.", code=WRONG)  # fmt: skip
+    return found
 
 
 def _source_of(name: str, settings: Settings, providers: Mapping[str, Provider]) -> tuple[Source | None, Provider]:
