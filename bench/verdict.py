@@ -19,6 +19,7 @@ import orjson
 import psycopg
 
 from bench.checkout import number_of, revenue_of
+from relay.store.inbox import inbox_path
 
 Json = dict[str, Any]
 
@@ -93,6 +94,7 @@ def judge(*, acknowledged: AbstractSet[int], sent: int, database: Path | str, ev
 
 _EVENTS = "SELECT payload, event_id, state, doubts FROM events ORDER BY id"
 _UNSENT = "SELECT count(*) FROM events WHERE state IN ('waiting', 'pending', 'batched')"
+_UNMAPPED = "SELECT coalesce(sum(deliveries), 0) FROM inbox"
 
 
 def _read(database: Path | str) -> tuple[dict[int | None, list[Kept]], list[str]]:
@@ -115,11 +117,17 @@ def _read_postgres(url: str) -> dict[int | None, list[Kept]]:
 
 
 def unsent(database: Path | str) -> int:
-    """How many events of a store that is in use are not yet sent (dead letters are not waited for)."""
+    """How many deliveries and events of a store that is in use are not yet sent (dead letters are not waited for).
+
+    The inbox first: what has left it is among the events by then.
+    """
     if isinstance(database, str):
         with psycopg.connect(database) as there:
-            number = there.execute(f"SELECT ({_UNSENT}) + (SELECT coalesce(sum(deliveries), 0) FROM inbox)").fetchone()
+            number = there.execute(f"SELECT ({_UNSENT}) + ({_UNMAPPED})").fetchone()
             return int(number[0]) if number else 0
+    return _count(inbox_path(database), _UNMAPPED) or _count(database, _UNSENT)
+
+
+def _count(database: Path, query: str) -> int:
     with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=10)) as connection:
-        found = connection.execute(_UNSENT)
-        return int(found.fetchone()[0])
+        return int(connection.execute(query).fetchone()[0])
