@@ -83,6 +83,12 @@ def forget(sandbox: httpx.Client) -> None:
     sandbox.delete("/received").raise_for_status()
 
 
+def last_at(sandbox: httpx.Client) -> float:
+    """When the sandbox last accepted an event, in Unix seconds."""
+    calls: list[Json] = sandbox.get("/requests").raise_for_status().json()
+    return float(max(call["at_ms"] for call in calls if call["events"])) / 1000
+
+
 def wait_for(found: Callable[[], int], expected: int, *, within_s: float, every_s: float = 0.01) -> float:
     """Wait until there are so many (or nothing has come for `within_s`). Returns when that was, in Unix seconds."""
     last, quiet_since = -1, time.time()
