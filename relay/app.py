@@ -23,6 +23,7 @@ from relay import __version__, ingesting
 from relay.alarming import Alarming, Recipient
 from relay.certificates import Certificates
 from relay.clock import unix_ms
+from relay.connection import ShortWay
 from relay.contract import Provider
 from relay.enriching import asking
 from relay.forwarding import Forwarding, ForwardingRules, Lane
@@ -70,6 +71,13 @@ class RelayApp(FastAPI):
 
     receiver: ASGIApp | None = None
     ingesting: ASGIApp | None = None
+    #: The receiver's, which leads around ASGI; None while there is no receiver, and where it is watched.
+    short_way: ShortWay | None = None
+
+    def receive_with(self, receiver: ASGIApp) -> None:
+        """From now on webhooks are taken by this one."""
+        self.receiver = receiver
+        self.short_way = getattr(receiver, "short_way", None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"] if scope["type"] == "http" else ""
@@ -318,7 +326,7 @@ def create_app(settings: Settings, providers: Mapping[str, Provider], *, clock: 
                 app.state.parts, app.state.store = parts, parts.store
                 async with working(parts) as work:
                     app.state.work, app.state.keeper = work, work.keeper
-                    app.receiver = make_receiver(parts, work.unfolding.wake)
+                    app.receive_with(make_receiver(parts, work.unfolding.wake))
                     add_console(app, parts)
                     app.ingesting = make_ingesting(parts, work.forwarding.wake)
                     calm_the_collector()
@@ -351,7 +359,7 @@ def create_receiving_app(
                     wake()
                     came()
 
-                app.receiver = make_receiver(parts, take_note)
+                app.receive_with(make_receiver(parts, take_note))
                 add_console(app, parts)
                 app.ingesting = make_ingesting(parts, lambda _destination: wake_forwarding())
                 calm_the_collector()

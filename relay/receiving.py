@@ -11,7 +11,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 import structlog
@@ -19,6 +19,7 @@ from pydantic import SecretStr
 
 from relay.bodies import GoneError, Receive, Scope, TooLargeError, read
 from relay.certificates import Certificates, Unavailable
+from relay.connection import Handler, Headers, Reply, reply
 from relay.contract import (
     RECEIVED,
     Accepted,
@@ -81,6 +82,8 @@ class Limits:
 class _Door:
     """One source, with everything looked up and every label resolved before the first request."""
 
+    handler: Handler
+
     def __init__(self, source: Source, provider: Provider, metrics: Metrics) -> None:
         self.source = source
         self.provider = provider
@@ -130,6 +133,9 @@ class Receiver:
             for slug, source in sources.items()
             if any(secret.get_secret_value() for secret in source.secrets)
         }
+        for door in self._doors.values():
+            door.handler = partial(self._receive_plain, door)
+        self._targets = {(PREFIX + slug).encode(): door for slug, door in self._doors.items()}
         self._store = store
         self._metrics = metrics
         self._clock = clock
@@ -146,13 +152,10 @@ class Receiver:
         if door is None:
             await _answer(send, _UNKNOWN)
             return
+        answer: Answer | None
         match scope["method"]:
             case "POST":
-                try:
-                    answer = await self._receive(door, scope, receive)
-                except Exception:
-                    log.exception("receiving stumbled; the provider is told to come later", source=door.source.slug)
-                    answer = door.later
+                answer = await self._receive(door, scope, receive)
             case "GET" | "HEAD":
                 answer = _challenged(door, scope)
             case _:
@@ -160,6 +163,17 @@ class Receiver:
         if answer is not None:
             await _answer(send, answer)
         self._metrics.answer_seconds.observe(time.perf_counter() - started)
+
+    def short_way(self, target: bytes, size: int) -> Handler | None:
+        """A webhook that goes without ASGI: most do. `relay.connection` says which may."""
+        door = self._targets.get(target)
+        return door.handler if door is not None and size <= door.body_limit else None
+
+    async def _receive_plain(self, door: _Door, headers: Headers, body: bytes) -> Reply:
+        started = time.perf_counter()
+        answer = await self._take(door, body, _headers(headers), door.public_url)
+        self._metrics.answer_seconds.observe(time.perf_counter() - started)
+        return _reply(answer)
 
     async def _receive(self, door: _Door, scope: Scope, receive: Receive) -> Answer | None:
         trouble = self._trouble()
@@ -173,16 +187,24 @@ class Receiver:
             return _TOO_LARGE
         except GoneError:
             return None
+        query = scope["query_string"].decode("latin-1")
+        return await self._take(door, body, _headers(scope["headers"]), _url(door, scope), query)
+
+    async def _take(self, door: _Door, body: bytes, headers: dict[str, str], url: str, query: str = "") -> Answer:
+        trouble = self._trouble()
+        if trouble is not None:
+            return self._later(door, trouble)
         now_ms = self._clock()
-        delivery = Delivery(
-            body=body,
-            headers=_headers(scope),
-            url=_url(door, scope),
-            query=scope["query_string"].decode("latin-1"),
-            certificates=self._certificates.known,
-        )
         if door.each_is_news:
-            delivery.headers = {**delivery.headers, RECEIVED: str(now_ms)}
+            headers[RECEIVED] = str(now_ms)
+        delivery = Delivery(body=body, headers=headers, url=url, query=query, certificates=self._certificates.known)
+        try:
+            return await self._answered(door, delivery, now_ms)
+        except Exception:
+            log.exception("receiving stumbled; the provider is told to come later", source=door.source.slug)
+            return door.later
+
+    async def _answered(self, door: _Door, delivery: Delivery, now_ms: int) -> Answer:
         match await self._verdict(door, delivery, now_ms):
             case Refused(reason):
                 handshake = door.provider.handshake(delivery)
@@ -256,7 +278,7 @@ def _challenged(door: _Door, scope: Scope) -> Answer:
     """What the provider wants to hear before it sends anything; for all others a plain 200."""
     delivery = Delivery(
         body=b"",
-        headers=_headers(scope),
+        headers=_headers(scope["headers"]),
         url=_url(door, scope),
         method=scope["method"],
         query=scope["query_string"].decode("latin-1"),
@@ -268,9 +290,9 @@ def _challenged(door: _Door, scope: Scope) -> Answer:
         return _READY
 
 
-def _headers(scope: Scope) -> dict[str, str]:
+def _headers(raw: Headers) -> dict[str, str]:
     headers: dict[str, str] = {}
-    for raw_name, raw_value in scope["headers"]:
+    for raw_name, raw_value in raw:
         name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return headers
@@ -282,7 +304,7 @@ def _url(door: _Door, scope: Scope) -> str:
 
 
 @lru_cache
-def _head(answer: Answer) -> dict[str, Any]:
+def _head(answer: Answer) -> Headers:
     headers = [
         (b"content-type", answer.content_type.encode()),
         (b"content-length", str(len(answer.body)).encode()),
@@ -290,9 +312,14 @@ def _head(answer: Answer) -> dict[str, Any]:
     ]
     if answer.status in {429, 503}:
         headers.append((b"retry-after", _RETRY_AFTER_S))
-    return {"type": "http.response.start", "status": answer.status, "headers": headers}
+    return headers
+
+
+@lru_cache
+def _reply(answer: Answer) -> Reply:
+    return reply(answer.status, _head(answer), answer.body)
 
 
 async def _answer(send: Send, answer: Answer) -> None:
-    await send(_head(answer))
+    await send({"type": "http.response.start", "status": answer.status, "headers": _head(answer)})
     await send({"type": "http.response.body", "body": answer.body})

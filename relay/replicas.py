@@ -174,7 +174,7 @@ async def _begin(
 async def _receiving(app: RelayApp, parts: Parts, bell: Bell, role: Role) -> AsyncIterator[None]:
     """What a replica does without its database too: it answers, and takes what a spool takes."""
     async with contextlib.AsyncExitStack() as stack:
-        app.receiver = not_here if role == "forward" else make_receiver(parts, bell.ring)
+        app.receive_with(not_here if role == "forward" else make_receiver(parts, bell.ring))
         app.ingesting = make_ingesting(parts, lambda _destination: bell.ring())
         add_console(app, parts)
         if role == "receive":
@@ -197,7 +197,7 @@ async def _working(app: RelayApp, parts: Parts, bell: Bell, role: Role) -> Async
 
             await stack.enter_async_context(beside(bell.listening(wake)))
             if role == "all":  # from now on who receives here need not ring for the others
-                app.receiver = make_receiver(parts, work.unfolding.wake)
+                app.receive_with(make_receiver(parts, work.unfolding.wake))
             app.ingesting = make_ingesting(parts, work.forwarding.wake)
         settings = parts.settings
         log.info("ready", role=role, sources=sorted(settings.sources), destinations=sorted(settings.destinations))

@@ -17,7 +17,8 @@ from typing import Any, cast
 
 import structlog
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from relay.connection import HANG_UP, Connection
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -27,7 +28,6 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 log = structlog.get_logger("relay.serving")
 
-_HANG_UP = "relay.hang_up"
 _BACKLOG = 2048
 #: How often it looks, while it stops, whether something is in flight.
 _LOOK_S = 0.005
@@ -67,7 +67,7 @@ async def serving(
     """
     config = uvicorn.Config(
         cast("Any", app),
-        http=_Protocol,
+        http=Connection,
         ws="none",
         lifespan="on",
         interface="asgi3",
@@ -133,17 +133,9 @@ async def serve(
 
 async def hang_up(scope: Scope, receive: Receive) -> None:
     """Break off the connection of this request without an answer. Works in apps that are served from here."""
-    scope["extensions"][_HANG_UP]["abort"]()
+    scope["extensions"][HANG_UP]["abort"]()
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-class _Protocol(HttpToolsProtocol):
-    """uvicorn's own, which lends each request the one thing that ASGI keeps from it: its connection's end."""
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self.scope["extensions"] = {_HANG_UP: {"abort": self.transport.abort}}
 
 
 class _Server(uvicorn.Server):
