@@ -143,14 +143,15 @@ def checkout(n: Notification) -> Iterator[Draft | Learned]:
     session = _object(n)
     draft = about_session(session)
     invoice, payment, subscription = session.get("invoice"), session.get("payment_intent"), session.get("subscription")
-    sale = keys(("invoice", invoice), ("payment", payment), ("checkout", session["id"]))
+    paid = keys(("invoice", invoice), ("payment", payment))
     made = keys(("subscription", subscription), ("origin", subscription), ("origin", invoice), ("origin", payment))
-    yield Learned(keys=sale + made + draft["joins"], person=draft["person"], metadata=draft["metadata"])
+    yield Learned(keys=paid + made + draft["joins"], person=draft["person"], metadata=draft["metadata"])
     mode = session.get("mode") or ("subscription" if subscription else "payment")
     told_later = session.get("payment_status", "paid") != "paid"
     told_by_invoice = mode != "payment" or (dig(session, ("invoice_creation", "enabled")) and not invoice)
     if (amount := session.get("amount_total")) and not told_later and not told_by_invoice:
         draft = sold_by_session(draft, session, amount)
+        sale = (*paid, f"checkout:{session['id']}")
         yield Draft(event_type="conversion", name="purchase", once=sale, at_ms=_at_ms(n), **draft)
 
 
@@ -324,7 +325,6 @@ def subscription_state(n: Notification) -> Iterator[Draft | Learned]:
 # --- refunds and disputes ---------------------------------------------------------------------------------------------
 
 DISPUTES = {"won": "dispute_won", "lost": "dispute_lost"}  # what ends as `warning_closed` never took money
-
 
 #: Before it `refund.created` leaves out charges, and since 2022-11-15 `charge.refunded` names no refunds.
 #: https://docs.stripe.com/changelog/acacia/2024-10-28/refund-webhook-update (read 2026-11-23)

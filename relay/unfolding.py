@@ -99,6 +99,8 @@ class Unfolding:
             keep_body=self._keep_bodies,
             notifications=self._mapped(one),
             delivery=one.delivery,
+            bundle=one.bundle,
+            sealed=one.sealed,
         )
 
     def _mapped(self, one: Inboxed) -> Sequence[Mapped]:

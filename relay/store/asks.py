@@ -11,7 +11,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from relay.ids import made_at_ms
 from relay.store.base import Answers, Kept, PutOff, ToDo
-from relay.store.bodies import unpack
+from relay.store.bodies import headers_and_body
 from relay.store.schema import Outcome, asks, deliveries, notifications
 from relay.vault import Vault, VaultError
 
@@ -57,7 +57,7 @@ def _todo(
     if row is None or row["content"] is None:
         return None  # its retention is over
     try:
-        headers, body = unpack(vault.open(row["content"], row=delivery))
+        headers, body = headers_and_body(vault.open(row["content"], row=delivery))
     except VaultError as error:
         log.warning("a kept body cannot be read and is left as it is", delivery=delivery, reason=str(error))
         return None

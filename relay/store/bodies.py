@@ -29,6 +29,13 @@ def unpack(plain: bytes) -> tuple[dict[str, Any], bytes]:
     return about, plain[start:]
 
 
+def headers_and_body(plain: bytes) -> tuple[dict[str, str], bytes]:
+    """The same, of a delivery: what came from the inbox has its headers among what is said about it."""
+    about, body = unpack(plain)
+    headers = about.get("headers")
+    return headers if isinstance(headers, dict) else about, body
+
+
 def pack_all(packed: Sequence[tuple[int, bytes]]) -> bytes:
     """Several, by the row ids of their deliveries, as one plaintext."""
     return _with_head([(delivery, len(plain)) for delivery, plain in packed], [plain for _, plain in packed])
@@ -62,7 +69,7 @@ def read(connection: Connection, vault: Vault, delivery: int) -> tuple[dict[str,
         .where(deliveries.c.id == delivery)
     ).first()
     if row is not None and row.content is not None:
-        return unpack(vault.open(row.content, row=delivery))
+        return headers_and_body(vault.open(row.content, row=delivery))
     if row is not None and row.bundled is not None:
-        return unpack(unpack_all(vault.open(row.bundled, row=row.bundle))[delivery])
+        return headers_and_body(unpack_all(vault.open(row.bundled, row=row.bundle))[delivery])
     return None

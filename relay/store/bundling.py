@@ -63,12 +63,12 @@ class Opener:
             self.unreadable.append(row)
             log.error("a bundle of the inbox stays there until its key is configured", bundle=row, reason=str(error))  # noqa: TRY400  no traceback is needed
             return []
-        return [_inboxed(row, delivery, plain) for delivery, plain in bundle.items()]
+        return [_inboxed(row, content, delivery, plain) for delivery, plain in bundle.items()]
 
 
-def _inboxed(bundle: int, delivery: int, plain: bytes) -> Inboxed:
+def _inboxed(bundle: int, sealed: bytes, delivery: int, plain: bytes) -> Inboxed:
     about, body = unpack(plain)
     return Inboxed(
         delivery=delivery, bundle=bundle, source=about["source"], received_at_ms=made_at_ms(delivery),
-        secret=about["secret"], headers=about["headers"], body=body,
+        secret=about["secret"], headers=about["headers"], body=body, sealed=sealed,
     )  # fmt: skip

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Select, delete, func, literal_
 from relay.ids import first_at, made_at_ms
 from relay.store import asks
 from relay.store.base import BatchRow, Depth, EventRow, Kept, StoreUnavailableError
-from relay.store.bodies import unpack
+from relay.store.bodies import headers_and_body
 from relay.store.lookup import called, event_row, event_rows
 from relay.store.migrations import pending
 from relay.store.schema import (
@@ -90,7 +90,7 @@ class Desk:
     def _kept(self, connection: Connection, delivery: int) -> Kept | None:
         row = connection.execute(select(deliveries).where(deliveries.c.id == delivery)).mappings().one()
         try:
-            headers, body = unpack(self._vault.open(row["content"], row=delivery))
+            headers, body = headers_and_body(self._vault.open(row["content"], row=delivery))
         except VaultError as error:
             log.warning("a kept body cannot be read and is left as it is", delivery=delivery, reason=str(error))
             return None

@@ -16,7 +16,7 @@ from relay.ids import RowIds, made_at_ms
 from relay.joining import complete, dump_waiting, is_told_elsewhere
 from relay.sealing import FOLLOWER, Entity, Sealed
 from relay.store.base import Arrival, Mapped, Outgoing, Receipt
-from relay.store.bodies import pack, pack_all
+from relay.store.bodies import pack
 from relay.store.schema import KEPT, EventState, Outcome
 from relay.vault import Vault
 
@@ -102,8 +102,7 @@ class Ledger:
         self._known = known
         self._ids = ids
         self._vault = vault
-        self._bundle: int | None = None
-        self._bundled: list[tuple[int, bytes]] = []
+        self._bundles: set[int] = set()
         #: What was known before. What is written holds only while that is so of the entities that it `relies_on`.
         self.before = dict(known)
         self.relies_on: set[Key] = set()
@@ -131,21 +130,19 @@ class Ledger:
         return receipt
 
     def _keep(self, delivery: int, arrival: Arrival, *, is_parked: bool) -> None:
-        """The delivery's row. What may still be mapped again has its body for itself: it outlives the others'."""
-        content, bundle = None, None
-        if is_parked or (arrival.keep_body and arrival.delivery is None):
-            content = self._vault.seal(pack(arrival.headers, arrival.body), row=delivery)
-        elif arrival.keep_body:
-            bundle = self._bundle = self._bundle or self._ids.next()
-            self._bundled.append((delivery, pack(arrival.headers, arrival.body)))
-        self.rows.deliveries.append((delivery, arrival.source, arrival.secret, len(arrival.body), content, bundle))
+        """The delivery's row. What may still be mapped again has its body for itself: it outlives the others'.
 
-    def close_bundle(self) -> None:
-        """Put what came together into one row."""
-        if self._bundle is not None:
-            self.rows.bundles.append((self._bundle, self._vault.seal(pack_all(self._bundled), row=self._bundle)))
-            self._bundle = None
-            self._bundled.clear()
+        The others' stay together, in the bundle that they came in.
+        """
+        content, bundle = None, None
+        if is_parked or (arrival.keep_body and arrival.bundle is None):
+            content = self._vault.seal(pack(arrival.headers, arrival.body), row=delivery)
+        elif arrival.keep_body and arrival.bundle is not None:
+            bundle = arrival.bundle
+            if bundle not in self._bundles:
+                self._bundles.add(bundle)
+                self.rows.bundles.append((bundle, arrival.sealed))
+        self.rows.deliveries.append((delivery, arrival.source, arrival.secret, len(arrival.body), content, bundle))
 
     def take_notification(self, source: str, delivery: int, mapped: Mapped, receipt: Receipt) -> bool:
         """A notification and all that it tells. False: it was said before, and only its repeat is counted."""

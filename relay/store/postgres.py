@@ -60,7 +60,11 @@ _REPEAT = (
     "UPDATE notifications n SET repeats = repeats + w.times "
     "FROM unnest(%b::int8[], %b::int4[]) AS w(id, times), locked l WHERE n.id = l.id AND l.id = w.id"
 )
-_ON_CONFLICT = {"keys": "ON CONFLICT (source, key) DO NOTHING", "deliveries": "ON CONFLICT (id) DO NOTHING"}
+_ON_CONFLICT = {
+    "keys": "ON CONFLICT (source, key) DO NOTHING",
+    "deliveries": "ON CONFLICT (id) DO NOTHING",
+    "bundles": "ON CONFLICT (id) DO NOTHING",  # an earlier part of the same bundle has put it there
+}
 #: Keys first: whoever loses one of them has done nothing else yet.
 _IN_ORDER = ("keys", *(table for table in COLUMNS if table != "keys"))
 

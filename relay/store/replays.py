@@ -20,7 +20,7 @@ from relay.joining import complete, dump_waiting, load_waiting
 from relay.sealing import Sealed
 from relay.store import asks, lookup
 from relay.store.base import Arrival, Mapped, Outgoing, Receipt
-from relay.store.bodies import unpack, unpack_all
+from relay.store.bodies import headers_and_body, unpack_all
 from relay.store.ledger import FACT, NOTIFICATION, Ledger, name_of
 from relay.store.schema import KEPT, EventState, Outcome, bundles, deliveries, duplicates, events, keys, notifications
 from relay.vault import Vault, VaultError
@@ -161,7 +161,7 @@ class Replays:
                 plain = opened[row.bundle].get(row.id)
         except VaultError:
             plain = None
-        headers, body = ({}, None) if plain is None else unpack(plain)
+        headers, body = ({}, None) if plain is None else headers_and_body(plain)
         return Replayable(
             delivery=row.id, source=row.source, received_at_ms=made_at_ms(row.id), headers=headers, body=body,
             answers=asks.answers_of(connection, self._vault, [parent.row for parent in parents.values()]),

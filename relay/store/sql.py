@@ -116,7 +116,6 @@ class SqlStore:
     def _accept(self, connection: Connection, arrivals: Sequence[Arrival]) -> list[Receipt]:
         ledger = self._ledger(connection, arrivals)
         receipts = [ledger.take(arrival) for arrival in arrivals]
-        ledger.close_bundle()
         self._write(connection, ledger, receipts[-1])
         return receipts
 

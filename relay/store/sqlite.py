@@ -127,7 +127,8 @@ def cursor_of(connection: Connection) -> sqlite3.Cursor:
 @cache
 def _insert_sql(table: str, columns: tuple[str, ...], rows: int) -> str:
     values = f"({','.join('?' * len(columns))})"
-    return f"INSERT INTO {table} ({','.join(columns)}) VALUES {','.join([values] * rows)}"  # noqa: S608  our own names
+    insert = "INSERT OR IGNORE" if table == "bundles" else "INSERT"  # of one bundle, each part may bring it
+    return f"{insert} INTO {table} ({','.join(columns)}) VALUES {','.join([values] * rows)}"
 
 
 def _chunks(rows: Sequence[Any]) -> Iterator[Sequence[Any]]:

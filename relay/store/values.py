@@ -71,8 +71,10 @@ class Arrival:
     #: False where the retention keeps no bodies; one that could not be mapped is kept all the same.
     keep_body: bool = True
     notifications: Sequence[Mapped] = ()
-    #: Where it comes from the inbox: its id there.
+    #: Where it comes from the inbox: its id there, that of its bundle, and the bundle as the vault sealed it.
     delivery: int | None = None
+    bundle: int | None = None
+    sealed: bytes = field(default=b"", repr=False)
 
 
 # --- what comes out ---------------------------------------------------------------------------------------------------
@@ -108,6 +110,8 @@ class Inboxed:
     body: bytes
     #: Those of one bundle leave the inbox together.
     bundle: int
+    #: The whole bundle as the vault sealed it.
+    sealed: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
