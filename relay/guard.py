@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, assert_never
 from urllib.parse import unquote_plus, urlsplit, urlunsplit
 
@@ -111,16 +112,21 @@ def examine(
 
 def _are_clean(event_name: str | None, properties: Mapping[str, Scalar]) -> bool:
     """All texts at one look."""
+    if not _are_plain(tuple(properties)):
+        return False
     texts = [event_name] if event_name else []
-    for key, value in properties.items():
-        if about_key(key) is not About.NOTHING:
-            return False
+    for value in properties.values():
         if isinstance(value, str):
             texts.append(value)
         elif is_large(value):
             return False
     joined = "\n".join(texts)
     return looks_clean(joined) and "://" not in joined
+
+
+@lru_cache(maxsize=1024)  # a mapper uses the same keys again and again
+def _are_plain(keys: tuple[str, ...]) -> bool:
+    return all(about_key(key) is About.NOTHING for key in keys)
 
 
 def _is_clean(key: str, value: Scalar) -> bool:
@@ -168,7 +174,7 @@ def clean_url(url: str) -> tuple[str | None, tuple[Kind, ...]]:
     User and password always go. A parameter goes when its key names personal data or its value holds some, a segment of
     the path is replaced, an offending fragment goes whole. None where the host itself offends or nothing can be read.
     """
-    if looks_clean(url.replace("&", "\n")) and _keys_are_plain(url):
+    if _is_clean_url(url):
         return url, ()
     try:
         parts = urlsplit(url)
@@ -185,6 +191,11 @@ def clean_url(url: str) -> tuple[str | None, tuple[Kind, ...]]:
     if not kinds:
         return url, ()
     return urlunsplit((parts.scheme, host, path, query, fragment)), tuple(dict.fromkeys(kinds))
+
+
+@lru_cache(maxsize=256)  # most events of a shop have its origin
+def _is_clean_url(url: str) -> bool:
+    return looks_clean(url.replace("&", "\n")) and _keys_are_plain(url)
 
 
 def _clean_path(path: str) -> tuple[str, list[Kind]]:

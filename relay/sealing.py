@@ -184,7 +184,7 @@ def _variants_within(account: str, variants: Mapping[str, Variant]) -> Mapping[s
 class Who:
     """Who a person is, and where from: looked up once, though a mapper says it with each thing that it yields."""
 
-    __slots__ = ("_account", "_asked", "_policy", "attribution", "identity", "metadata")
+    __slots__ = ("_account", "_asked", "_policy", "attribution", "identity", "is_looked_over", "metadata")
 
     def __init__(self, notification: Notification, policy: SourcePolicy) -> None:
         self._account = notification.account
@@ -199,6 +199,8 @@ class Who:
         self.identity = resolve(person, self.metadata, self._policy.identity_policy, account=self._account)
         self.attribution = _attribution(self.metadata, self._policy)
         self._asked = (person, metadata)
+        #: The guard found nothing in the attribution.
+        self.is_looked_over = False
 
 
 def seal(draft: Draft, notification: Notification, policy: SourcePolicy, who: Who | None = None) -> Sealed | Withheld:
@@ -215,7 +217,10 @@ def seal(draft: Draft, notification: Notification, policy: SourcePolicy, who: Wh
     event_id = event_id_of(policy.source, account, draft.once[0])
     amounts = amounts_of(draft, refunds=policy.refunds, revenue=policy.revenue, home=policy.currency)
     name, user_id = draft.name, identity.user_id
-    given, is_long = _given(draft, amounts, notification, who.attribution)
+    given, is_long = _given(draft, amounts, notification)
+    attribution = {key: text for key, text in who.attribution.items() if key not in given}
+    if not who.is_looked_over:
+        given |= attribution
     url, findings = _landing(draft.url, metadata, policy)
 
     cleaned = guard.examine(event_name=name, user_id=user_id, url=url, properties=given, hash_key=policy.hash_key)
@@ -225,14 +230,12 @@ def seal(draft: Draft, notification: Notification, policy: SourcePolicy, who: Wh
         name, user_id, url, given = cleaned.event_name or name, cleaned.user_id, cleaned.url, cleaned.properties
         identity = Identity(user_id, identity.rank, identity.by)
         findings += cleaned.findings
-    if is_long:
+    if who.is_looked_over:
+        given = {**given, **attribution}
+    if is_long or any(len(text) > LONGEST_TEXT for text in attribution.values()):
         given = {key: text[:LONGEST_TEXT] if isinstance(text, str) else text for key, text in given.items()}
 
-    own: dict[str, Scalar] = {"provider": policy.provider, "source": policy.source, "event_id": event_id}
-    if notification.is_test:
-        own["livemode"] = False
-    if identity.is_fallback and user_id is not None:
-        own["identity"] = identity.by
+    own = _own(policy, event_id, notification, identity)
     properties = {**own, **given, **own}
     if len(properties) > MAX_PROPERTIES:
         findings += tuple(
@@ -278,6 +281,7 @@ def learn(learned: Learned, notification: Notification, policy: SourcePolicy, wh
         cleaned = guard.examine(
             event_name=None, user_id=user_id, url=url, properties=attribution, hash_key=policy.hash_key
         )
+        who.is_looked_over = cleaned is None
         if cleaned is not None:
             user_id, url = cleaned.user_id, cleaned.url
             attribution = {key: str(text) for key, text in cleaned.properties.items() if text != REDACTED}
@@ -303,10 +307,18 @@ def forget(forgotten: Forgotten, notification: Notification) -> Entity:
 # --- the parts of an event --------------------------------------------------------------------------------------------
 
 
-def _given(
-    draft: Draft, amounts: Amounts, notification: Notification, attribution: Mapping[str, str]
-) -> tuple[dict[str, Scalar], bool]:
-    """What the guard has to look at, in the order of precedence, and whether a text in it must be cut."""
+def _own(policy: SourcePolicy, event_id: str, notification: Notification, identity: Identity) -> dict[str, Scalar]:
+    """What the relay itself says of an event: nothing that a provider sends takes its place."""
+    own: dict[str, Scalar] = {"provider": policy.provider, "source": policy.source, "event_id": event_id}
+    if notification.is_test:
+        own["livemode"] = False
+    if identity.is_fallback and identity.user_id is not None:
+        own["identity"] = identity.by
+    return own
+
+
+def _given(draft: Draft, amounts: Amounts, notification: Notification) -> tuple[dict[str, Scalar], bool]:
+    """What goes before attribution, in the order of precedence, and whether a text in it must be cut."""
     given: dict[str, Scalar] = {"provider_event": _readable(notification.type)} if notification.type else {}
     given |= amounts.properties
     longest = 0
@@ -318,9 +330,6 @@ def _given(
             longest = max(longest, len(text))
         else:
             given[key] = value
-    for key, text in attribution.items():
-        given.setdefault(key, text)
-        longest = max(longest, len(text))
     return given, longest > LONGEST_TEXT
 
 

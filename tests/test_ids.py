@@ -1,3 +1,5 @@
+import pytest
+
 from relay.ids import GIVEN_NODES, RowIds, first_at, made_at_ms
 from tests.things import NOON, Clock
 
@@ -33,6 +35,16 @@ def test_processes_with_nodes_of_their_own_never_meet(clock: Clock) -> None:
         made += [ids.next() for _ in range(2000)]
 
     assert len(made) == len(set(made))
+
+
+@pytest.mark.parametrize("number", [0, 1, 7, 40_000])
+def test_several_at_once_are_ids_like_all_others(clock: Clock, number: int) -> None:
+    ids = RowIds(clock, node=3)
+    made = [ids.next(), *ids.several(number), ids.next(), *ids.several(number), ids.next()]
+
+    assert len(made) == 3 + 2 * number
+    assert made == sorted(set(made))
+    assert {3} == {row_id >> 15 & 63 for row_id in made}
 
 
 def test_a_node_that_is_drawn_is_none_that_is_given(clock: Clock) -> None:

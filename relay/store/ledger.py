@@ -61,32 +61,33 @@ COLUMNS = {
 }  # fmt: skip
 
 
-def wanted_keys(arrivals: Iterable[Arrival]) -> list[Key]:
-    """Every key that these arrivals would take."""
-    wanted: list[Key] = []
-    for arrival in arrivals:
-        for mapped in arrival.notifications:
-            wanted.append((arrival.source, NOTIFICATION + mapped.notification_id))
-            for outgoing in mapped.events:
-                wanted.extend(fact_keys(arrival.source, outgoing.sealed))
-    return wanted
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What of the store must be known to take arrivals: the keys that they would take, and what they join or teach."""
+
+    keys: Sequence[Key]
+    entities: Sequence[Key]
+
+    @classmethod
+    def of(cls, arrivals: Iterable[Arrival]) -> Wanted:
+        keys: list[Key] = []
+        entities: list[Key] = []
+        for arrival in arrivals:
+            source = arrival.source
+            for mapped in arrival.notifications:
+                keys.append((source, NOTIFICATION + mapped.notification_id))
+                for outgoing in mapped.events:
+                    keys += fact_keys(source, outgoing.sealed)
+                    entities += [(source, key) for key in outgoing.sealed.joins]
+                for learned in mapped.learned:
+                    entities += [(source, key) for key in (*learned.keys, *learned.like)]
+        return cls(keys, entities)
 
 
 def fact_keys(source: str, sealed: Sealed) -> list[Key]:
     """The keys that the event would take, as it is and as one of its variants."""
-    return [(source, FACT + key) for key in (*sealed.once, *(variant.once for variant in sealed.variants.values()))]
-
-
-def wanted_entities(arrivals: Iterable[Arrival]) -> list[Key]:
-    """Every entity that these arrivals join or teach."""
-    wanted: list[Key] = []
-    for arrival in arrivals:
-        for mapped in arrival.notifications:
-            for outgoing in mapped.events:
-                wanted.extend((arrival.source, key) for key in outgoing.sealed.joins)
-            for learned in mapped.learned:
-                wanted.extend((arrival.source, key) for key in (*learned.keys, *learned.like))
-    return wanted
+    taken = [(source, FACT + key) for key in sealed.once]
+    return taken + [(source, FACT + variant.once) for variant in sealed.variants.values()] if sealed.variants else taken
 
 
 def plain(name: str) -> str:

@@ -134,11 +134,15 @@ class SharedRowIds(RowIds):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._turn = threading.Lock()
+        self._turn = threading.RLock()
 
     def next(self) -> int:
         with self._turn:
             return super().next()
+
+    def several(self, number: int) -> Iterable[int]:
+        with self._turn:
+            return super().several(number)
 
 
 def shared_vault(vault: Vault) -> Vault:

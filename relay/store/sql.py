@@ -40,7 +40,7 @@ from relay.store.base import (
 from relay.store.console import Console
 from relay.store.desk import Desk
 from relay.store.intake import Intake
-from relay.store.ledger import Key, Ledger, fact_keys, plain, wanted_entities, wanted_keys
+from relay.store.ledger import Key, Ledger, Wanted, fact_keys, plain
 from relay.store.outbox import Outbox
 from relay.store.pacing import Pace, Pacing
 from relay.store.rejected import Ring
@@ -113,8 +113,10 @@ class SqlStore:
     async def accept(self, arrival: Arrival) -> Receipt:
         return await self._writer.accept(arrival)
 
-    def _accept(self, connection: Connection, arrivals: Sequence[Arrival]) -> list[Receipt]:
-        ledger = self._ledger(connection, arrivals)
+    def _accept(
+        self, connection: Connection, arrivals: Sequence[Arrival], wanted: Wanted | None = None
+    ) -> list[Receipt]:
+        ledger = self._ledger(connection, arrivals, wanted)
         receipts = [ledger.take(arrival) for arrival in arrivals]
         self._write(connection, ledger, receipts[-1])
         return receipts
@@ -130,12 +132,14 @@ class SqlStore:
     async def unbox(self, found: Sequence[Inboxed], arrivals: Sequence[Arrival]) -> list[Receipt]:
         if not found:
             return []
-        return await self._inbox.unbox(found, arrivals, write=self._unbox, writer=self._writer)
+        wanted = Wanted.of(arrivals)  # before the transaction begins: others may wait for its end
+        write = partial(self._unbox, wanted=wanted)
+        return await self._inbox.unbox(found, arrivals, write=write, writer=self._writer)
 
-    def _unbox(self, connection: Connection, arrivals: Sequence[Arrival]) -> list[Receipt]:
+    def _unbox(self, connection: Connection, arrivals: Sequence[Arrival], wanted: Wanted) -> list[Receipt]:
         try:
             with connection.begin_nested():
-                return self._accept(connection, arrivals)
+                return self._accept(connection, arrivals, wanted)
         except Exception as error:
             if is_outage(error):
                 raise
@@ -155,9 +159,9 @@ class SqlStore:
             )  # fmt: skip
             return self._accept(connection, [replace(arrival, notifications=[parked])])[0]
 
-    def _ledger(self, connection: Connection, arrivals: Sequence[Arrival]) -> Ledger:
-        wanted = wanted_keys(arrivals)
-        return self._ledger_of(connection, wanted, wanted_entities(arrivals))
+    def _ledger(self, connection: Connection, arrivals: Sequence[Arrival], wanted: Wanted | None = None) -> Ledger:
+        wanted = wanted or Wanted.of(arrivals)
+        return self._ledger_of(connection, wanted.keys, wanted.entities)
 
     def _ledger_of(self, connection: Connection, wanted: Sequence[Key], entities: Sequence[Key]) -> Ledger:
         known = self._statements.known(connection, entities) if entities else {}

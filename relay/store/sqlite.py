@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,12 @@ from relay.sealing import Entity
 from relay.store.ledger import COLUMNS, Key, Ledger, Rows
 
 #: Rows per multi-row statement: a few fixed sizes, so that SQLite's statement cache knows them all.
-_CHUNKS = (128, 64, 32, 16, 8, 4, 2, 1)
+_CHUNKS = (256, 128, 64, 32, 16, 8, 4, 2, 1)
 _BUSY_TIMEOUT_MS = 10_000
+_INSERTS = {
+    "bundles": "INSERT OR IGNORE",  # an earlier part of the same bundle has put it there
+    "entities": "INSERT OR REPLACE",  # what is known of one is there whole, or not at all
+}
 _CACHED_STATEMENTS = 256
 
 
@@ -91,18 +96,16 @@ class SQLiteStatements:
         said: dict[int, tuple[Any, ...]] = {}  # one notification teaches the same about several entities
         for entity in entities.values():
             if id(entity) not in said:
+                attribution = orjson.dumps(dict(entity.attribution)).decode()
                 said[id(entity)] = (
                     entity.user_id,
                     entity.rank,
-                    orjson.dumps(dict(entity.attribution)).decode(),
-                    orjson.dumps(sorted(entity.marks)).decode(),
-                    orjson.dumps(sorted(entity.names)).decode(),
+                    attribution,
+                    _listed(entity.marks),
+                    _listed(entity.names),
                 )
-        rows = [(ids.next(), *key, *said[id(entity)]) for key, entity in entities.items()]
-        cursor = cursor_of(connection)
-        for chunk in _chunks(rows):
-            sql = _insert_sql("entities", columns, len(chunk)).replace("INSERT", "INSERT OR REPLACE", 1)
-            cursor.execute(sql, [value for row in chunk for value in row])
+        news = zip(ids.several(len(entities)), entities.items(), strict=True)
+        insert_rows(connection, "entities", columns, [(row, *key, *said[id(entity)]) for row, (key, entity) in news])
 
     def repeat(self, connection: Connection, notifications: Sequence[int]) -> None:
         """Count these notifications as said once more."""
@@ -115,7 +118,7 @@ def insert_rows(connection: Connection, table: str, columns: tuple[str, ...], ro
     """All of them, with as few statements as may be."""
     cursor = cursor_of(connection)
     for chunk in _chunks(rows):
-        cursor.execute(_insert_sql(table, columns, len(chunk)), [value for row in chunk for value in row])
+        cursor.execute(_insert_sql(table, columns, len(chunk)), list(chain.from_iterable(chunk)))
 
 
 def cursor_of(connection: Connection) -> sqlite3.Cursor:
@@ -127,8 +130,12 @@ def cursor_of(connection: Connection) -> sqlite3.Cursor:
 @cache
 def _insert_sql(table: str, columns: tuple[str, ...], rows: int) -> str:
     values = f"({','.join('?' * len(columns))})"
-    insert = "INSERT OR IGNORE" if table == "bundles" else "INSERT"  # of one bundle, each part may bring it
+    insert = _INSERTS.get(table, "INSERT")
     return f"{insert} INTO {table} ({','.join(columns)}) VALUES {','.join([values] * rows)}"
+
+
+def _listed(texts: frozenset[str]) -> str:
+    return orjson.dumps(sorted(texts)).decode() if texts else "[]"
 
 
 def _chunks(rows: Sequence[Any]) -> Iterator[Sequence[Any]]:
@@ -143,6 +150,10 @@ def _joined(connection: Connection, sql: str, wanted: Iterable[Key]) -> Iterator
     """The rows of a select over `w(source, key)`, the wanted keys. CROSS JOIN keeps `w` the outer loop."""
     cursor = cursor_of(connection)
     for chunk in _chunks(list(dict.fromkeys(wanted))):
-        values = ",".join(["(?,?)"] * len(chunk))
-        cursor.execute(f"WITH w(source, key) AS (VALUES {values}) {sql}", [part for key in chunk for part in key])
+        cursor.execute(_joining_sql(sql, len(chunk)), list(chain.from_iterable(chunk)))
         yield from cursor
+
+
+@cache
+def _joining_sql(sql: str, keys: int) -> str:
+    return f"WITH w(source, key) AS (VALUES {','.join(['(?,?)'] * keys)}) {sql}"
