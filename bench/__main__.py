@@ -11,7 +11,7 @@ import json
 import platform
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import count
@@ -36,8 +36,8 @@ from relay import __version__
 from relay.store.inbox import inbox_path
 
 P99_TARGET_MS = 60
-#: A break between two measurements, for what still happens behind the last one.
-_BREAK_S = 0.3
+#: Between two measurements: until what still happens behind the last one uses less of a core than this.
+_CALM, _CALM_S = 0.05, 1.2
 _PATIENCE_S = 20
 #: So often the sandbox is asked how much has arrived: it says afterwards when that was, and asking takes time from all.
 _LOOK_S = 0.2
@@ -153,6 +153,17 @@ def delivering(relay: Child, sandbox: httpx.Client) -> Subject:
     return Subject(name="delivered", target=0.55, run=run)
 
 
+def _until_calm(children: Sequence[Child]) -> None:
+    """Wait until these have done what they put off (they count for the console): it is not the next one's to pay."""
+    until_s = time.monotonic() + _PATIENCE_S
+    used = sum(child.cpu_s() for child in children)
+    while time.monotonic() < until_s:
+        time.sleep(_CALM_S)
+        before, used = used, sum(child.cpu_s() for child in children)
+        if used - before < _CALM * _CALM_S:
+            return
+
+
 def _until_mapped(database: Path) -> None:
     """Wait until the inbox is empty."""
     until_s = time.monotonic() + _PATIENCE_S
@@ -169,8 +180,8 @@ def outbox(database: Path) -> Iterator[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def subjects(workers: int) -> Iterator[list[Subject]]:
-    """All of them, running, the relays with so many workers each."""
+def subjects(workers: int) -> Iterator[tuple[list[Subject], list[Child]]]:
+    """All of them, running, the relays with so many workers each; and the relays' processes."""
     rules = {"RELAY_WORKERS": str(workers)}
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(process.folder())
@@ -184,11 +195,12 @@ def subjects(workers: int) -> Iterator[list[Subject]]:
         delivers = process.relay(folder, name="delivers", port=process.free_port(), sandbox=sandbox.url, **rules)
         stack.enter_context(delivers)
         looking = stack.enter_context(process.client(sandbox))
-        yield [
+        found = [
             bare_route(bare),
             accepting(accepts, process.database(folder, "accepts")),
             delivering(delivers, looking),
         ]
+        yield found, [accepts, delivers]
 
 
 # --- measuring and showing --------------------------------------------------------------------------------------------
@@ -198,11 +210,11 @@ def compare(*, rounds: int, seconds: float, warm_up_s: float, workers: int) -> l
     """All subjects in turns, so many times, after a warm-up of each."""
     found: dict[str, list[Round]] = {}
     numbers = count(0, 10_000_000)
-    with subjects(workers) as running:
+    with subjects(workers) as (running, relays):
         for seconds_now in [warm_up_s] + [seconds] * rounds:
             for subject in running:
                 found.setdefault(subject.name, []).append(subject.run(seconds_now, next(numbers)))
-                time.sleep(_BREAK_S)
+                _until_calm(relays)
         floor = found[running[0].name]
         return [_summary(subject, found[subject.name][1:], floor[1:]) for subject in running]
 

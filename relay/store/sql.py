@@ -300,10 +300,8 @@ class SqlStore:
                 if one.outcome is Outcome.TO_DO:
                     asks.begin(connection, row, source=kept.source, due_at_ms=self._clock())
                 ledger.take_mapped(kept.source, row, one, receipt)
-        found = {one.notification_id for one in mapped}
-        for notification_id, row in kept.notifications.items():
-            if notification_id not in found:  # its items stand under their own ids now
-                self._desk.settle_kept(connection, row, outcome=Outcome.MAPPED, kind=None, error=None)
+        for gone in kept.notifications.keys() - {one.notification_id for one in mapped}:  # its items have ids now
+            self._desk.settle_kept(connection, kept.notifications[gone], outcome=Outcome.MAPPED, kind=None, error=None)
         ledger.rows.repeats.clear()  # siblings that were mapped at once: the provider did not say them again
         self._write(connection, ledger, receipt)
         return receipt
