@@ -15,10 +15,10 @@ from typing import Any
 
 import orjson
 from sqlalchemy import ColumnElement, Connection, Select, case, delete, func, insert, literal_column, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from relay.ids import first_at, made_at_ms
 from relay.store.console_schema import EVENT, ORDER, USER, counts, term_of, terms
+from relay.store.dialects import insert_into
 from relay.store.schema import batches, bookmarks, duplicates, events, notifications
 
 MINUTE_MS = 60_000
@@ -190,8 +190,7 @@ def _add(connection: Connection, width: int, found: Counter[_Key]) -> None:
          "n": max(-_MOST, min(n, _MOST))}
         for (bucket, measure, source, destination), n in wide.items()
     ]  # fmt: skip
-    dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(counts)
+    statement = insert_into(counts, connection.dialect.name)
     both = counts.c.n + statement.excluded.n
     connection.execute(
         statement.on_conflict_do_update(

@@ -13,11 +13,11 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, delete, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from relay.ids import RowIds, first_at, made_at_ms
 from relay.incoming import without_time
 from relay.store.base import Arrival, Receipt, StoreUnavailableError
+from relay.store.dialects import insert_into
 from relay.store.lookup import holders
 from relay.store.schema import calls, ingest_keys
 
@@ -224,9 +224,9 @@ class Intake:
     def _remember(self, connection: Connection, posted: Posted, key: str) -> Repeated | KeyReused | None:
         """None: it is news, and is remembered from now on."""
         values = {"id": self._ids.next(), "digest": posted.digest, "answer": posted.answer}
-        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-        new = dialect.insert(calls).values(source=posted.arrival.source, key=key, **values).on_conflict_do_nothing()
-        if connection.execute(new.returning(calls.c.key)).first() is not None:  # an insert has no rowcount
+        new = insert_into(calls, connection.dialect.name).values(source=posted.arrival.source, key=key, **values)
+        new = new.on_conflict_do_nothing().returning(calls.c.key)  # an insert has no rowcount
+        if connection.execute(new).first() is not None:
             return None
         there = (calls.c.source == posted.arrival.source, calls.c.key == key)
         row = connection.execute(select(calls).where(*there).with_for_update()).one()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from sqlalchemy import Connection, or_, update
-from sqlalchemy.dialects import postgresql, sqlite
 
+from relay.store.dialects import insert_into
 from relay.store.schema import bookmarks
 
 
@@ -18,6 +17,6 @@ def lead(connection: Connection, *, name: str, owner: str, for_ms: int, clock: C
     is_free = or_(bookmarks.c.position == owner, bookmarks.c.noted_at_ms <= now_ms - for_ms)
     if connection.execute(update(bookmarks).where(bookmarks.c.name == name, is_free).values(values)).rowcount:
         return True
-    dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
-    begun = dialect.insert(bookmarks).values(name=name, **values).on_conflict_do_nothing(index_elements=["name"])
+    new = insert_into(bookmarks, connection.dialect.name).values(name=name, **values)
+    begun = new.on_conflict_do_nothing(index_elements=["name"])
     return connection.execute(begun.returning(bookmarks.c.name)).first() is not None  # an insert has no rowcount

@@ -11,15 +11,14 @@ from typing import Any
 
 import orjson
 from sqlalchemy import Connection, RowMapping, Select, bindparam, delete, literal_column, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from relay.ids import first_at, made_at_ms
 from relay.joining import load_waiting
 from relay.store.base import Bookmark, DuplicateRow, EventRow
 from relay.store.console_schema import EVENT, term_of, terms
 from relay.store.counting import termed_up_to
+from relay.store.dialects import among, insert_into, packed
 from relay.store.ledger import FACT
-from relay.store.outbox import among, packed
 from relay.store.schema import EventState, bookmarks, duplicates, events, keys, notifications
 
 _PIECE = 500
@@ -136,8 +135,7 @@ def set_bookmark(connection: Connection, name: str, position: str | None, *, now
         connection.execute(delete(bookmarks).where(bookmarks.c.name == name))
         return
     values = {"position": position, "noted_at_ms": now_ms}
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    new = dialect.insert(bookmarks).values(name=name, **values)
+    new = insert_into(bookmarks, connection.dialect.name).values(name=name, **values)
     connection.execute(new.on_conflict_do_update(index_elements=["name"], set_=values))
 
 

@@ -11,26 +11,12 @@ from collections.abc import Callable, Sequence
 
 import orjson
 from sqlalchemy import ColumnElement, Connection, bindparam, func, literal_column, select, update
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.sql import Select
 
 from relay.ids import RowIds
 from relay.store.base import Batch, BatchEvent, DestinationState
+from relay.store.dialects import among, insert_into, packed
 from relay.store.pacing import Pacing
 from relay.store.schema import BatchState, EventState, batches, destinations, events
-
-
-def among(column: ColumnElement[int], name: str = "ids", *, dialect: str) -> ColumnElement[bool]:
-    """`column` is one of the ids that are bound under this name as `packed` writes them."""
-    if dialect == "postgresql":
-        return column == func.any(bindparam(name, type_=postgresql.ARRAY(column.type)))
-    listed: Select[tuple[int]] = select(func.json_each(bindparam(name)).table_valued("value").c.value)
-    return column.in_(listed)
-
-
-def packed(ids: Sequence[int], *, dialect: str) -> object:
-    """Ids as the parameter of `among`."""
-    return list(ids) if dialect == "postgresql" else orjson.dumps(list(ids)).decode()
 
 
 def _listed(ids: Sequence[int]) -> dict[str, object]:
@@ -312,8 +298,7 @@ class Outbox:
             "batch_size": state.batch_size,
             "single": state.single,
         }
-        dialect = postgresql if self._dialect == "postgresql" else sqlite
-        new = dialect.insert(destinations).values(name=name, **values)
+        new = insert_into(destinations, self._dialect).values(name=name, **values)
         connection.execute(new.on_conflict_do_update(index_elements=["name"], set_=values))
 
     def next_due(self, connection: Connection, destination: str) -> int | None:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, func, literal_column, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
+from relay.store.dialects import insert_into
 from relay.store.schema import batches, bookmarks
 
 _PREFIX = "pace:"
@@ -64,8 +64,7 @@ class Pacing:
     def _left(self, connection: Connection, destination: str, now: int) -> float:
         """How many events are allowed now; the row is held from here on."""
         name, most = _PREFIX + destination, float(max(1, self._pace.events_per_s))
-        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-        new = dialect.insert(bookmarks).values(name=name, position=str(most), noted_at_ms=now)
+        new = insert_into(bookmarks, connection.dialect.name).values(name=name, position=str(most), noted_at_ms=now)
         connection.execute(new.on_conflict_do_nothing())
         row = connection.execute(select(bookmarks).where(bookmarks.c.name == name).with_for_update()).one()
         gained = max(0, now - row.noted_at_ms) * self._pace.events_per_s / 1000
