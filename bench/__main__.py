@@ -175,7 +175,9 @@ def _until_mapped(database: Path) -> None:
 def outbox(database: Path) -> Iterator[dict[str, Any]]:
     """The events in a store that are not sent."""
     with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-        for (payload,) in connection.execute("SELECT payload FROM events WHERE state <> 'sent'"):
+        for (payload,) in connection.execute(
+            "SELECT payload FROM events JOIN payloads USING (id) WHERE state <> 'sent'"
+        ):
             yield orjson.loads(payload)
 
 

@@ -92,7 +92,7 @@ def judge(*, acknowledged: AbstractSet[int], sent: int, database: Path | str, ev
     )
 
 
-_EVENTS = "SELECT payload, event_id, state, doubts FROM events ORDER BY id"
+_EVENTS = "SELECT payload, event_id, state, doubts FROM events JOIN payloads USING (id) ORDER BY id"
 _UNSENT = "SELECT count(*) FROM events WHERE state IN ('waiting', 'pending', 'batched')"
 _UNMAPPED = "SELECT coalesce(sum(deliveries), 0) FROM inbox"
 

@@ -4,10 +4,13 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 
+from relay.store import migrations
 from relay.store.base import Store, StoreUnavailableError
 from relay.store.database import Database
 from relay.store.migrations import migrate, pending
@@ -50,6 +53,40 @@ def test_so_they_do_on_postgresql(postgres: str) -> None:
         with Database(url).engine().connect() as connection:
             differences = compare_metadata(MigrationContext.configure(connection), metadata)
     assert [] == [one for one in differences if getattr(one[1], "name", None) not in own]
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
+def test_events_of_an_earlier_version_keep_what_goes_out_of_them(
+    backend: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if backend == "sqlite":
+        _as_of_earlier_versions(open_engine(tmp_path / "relay.db"))
+        return
+    with postgres_server.database(request.getfixturevalue("postgres"), "relay_test_payloads") as url:
+        _as_of_earlier_versions(Database(url).engine())
+
+
+def _as_of_earlier_versions(engine: Engine) -> None:
+    made = (
+        "INSERT INTO events (id, notification, source, destination, event_id, name, state, payload) "
+        "VALUES (:id, 1, 'acme', 'default', 'evt', 'purchase', 'pending', :payload)"
+    )
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0007")
+        for row in (7, 9):
+            connection.execute(text(made), {"id": row, "payload": b'{"n":%d}' % row})
+
+    migrate(engine)
+
+    with engine.connect() as connection:
+        rows = connection.execute(
+            text("SELECT e.id, p.payload FROM events e JOIN payloads p ON p.id = e.id ORDER BY 1")
+        )
+        assert [(7, b'{"n":7}'), (9, b'{"n":9}')] == [(row, bytes(payload)) for row, payload in rows]
+    engine.dispose()
 
 
 def test_migrating_again_changes_nothing(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, text
 
 from relay.contract import Forgotten, Learned, Person, Variant
 from relay.identity import hash_email
@@ -719,6 +719,8 @@ class TestKeeping:
         assert await self.prune(store, clock) > 0
 
         assert await store.events() == []
+        with store._reading.connect() as connection:  # type: ignore[attr-defined]
+            assert 0 == connection.execute(text("SELECT count(*) FROM payloads")).scalar()
         assert (await store.accept(sale(1))).new == 1
 
     async def test_what_is_not_sent_stays_however_old(self, store: Store, clock: Clock) -> None:

@@ -19,7 +19,7 @@ from sqlalchemy import ColumnElement, Connection, Select, case, delete, func, in
 from relay.ids import first_at, made_at_ms
 from relay.store.console_schema import EVENT, ORDER, USER, counts, term_of, terms
 from relay.store.dialects import insert_into
-from relay.store.schema import batches, bookmarks, duplicates, events, notifications
+from relay.store.schema import batches, bookmarks, duplicates, events, notifications, payloads
 
 MINUTE_MS = 60_000
 HOUR_MS = 3_600_000
@@ -117,8 +117,8 @@ def _rows_of(kind: str, after: int) -> Select[Any]:
             query: Select[Any] = select(columns.id, columns.delivery, columns.source, columns.outcome)
         case "events":
             query = select(
-                events.c.id, events.c.source, events.c.destination, events.c.name, events.c.event_id, events.c.payload
-            )
+                events.c.id, events.c.source, events.c.destination, events.c.name, events.c.event_id, payloads.c.payload
+            ).join_from(events, payloads, payloads.c.id == events.c.id)
         case _:
             query = select(duplicates.c.id, duplicates.c.source)
     found: Select[Any] = query.where(_id_of(kind) > after)
@@ -285,12 +285,13 @@ def unsent(connection: Connection, *, width_ms: int, since_ms: int) -> Counted:
 
     From the partial indexes of the states, whose conditions must be literals.
     """
-    columns = (events.c.id, events.c.source, events.c.destination, events.c.name, events.c.payload)
+    columns = (events.c.id, events.c.source, events.c.destination, events.c.name, payloads.c.payload)
+    these = select(*columns).join_from(events, payloads, payloads.c.id == events.c.id)
     found: Counter[_Key] = Counter()
     is_complete = True
     since = first_at(since_ms)
     for state, measure in (("pending", "pending"), ("waiting", "pending"), ("dead", "dead")):
-        query = select(*columns).where(events.c.state == literal_column(f"'{state}'")).limit(_TAIL)
+        query = these.where(events.c.state == literal_column(f"'{state}'")).limit(_TAIL)
         rows = connection.execute(query).all()
         is_complete = is_complete and len(rows) < _TAIL
         _add_unsent(found, rows, measure, since, width_ms)
@@ -298,7 +299,7 @@ def unsent(connection: Connection, *, width_ms: int, since_ms: int) -> Counted:
     for listed in connection.execute(still_open).scalars().all():
         ids = orjson.loads(listed)
         for start in range(0, len(ids), _PIECE // 2):
-            some = select(*columns).where(events.c.id.in_(ids[start : start + _PIECE // 2]))
+            some = these.where(events.c.id.in_(ids[start : start + _PIECE // 2]))
             _add_unsent(found, connection.execute(some).all(), "pending", since, width_ms)
     return Counted([Count(*key, n) for key, n in sorted(found.items())], is_complete)
 

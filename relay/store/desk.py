@@ -28,6 +28,7 @@ from relay.store.schema import (
     events,
     keys,
     notifications,
+    payloads,
 )
 from relay.vault import Vault, VaultError
 
@@ -132,8 +133,8 @@ class Desk:
         pruned += asks.forget(connection, bodies_before=bodies, keys_before=old, piece=_PIECE)
         settled = events.c.state.in_([EventState.SENT, EventState.DEAD])
         pruned += self._forget(connection, events, events.c.id, events.c.id < old, settled)
-        still_there = select(events.c.id).where(events.c.id == keys.c.ref).exists()
-        pruned += self._forget(connection, keys, keys.c.ref, keys.c.ref < old, ~still_there)
+        pruned += self._forget(connection, payloads, payloads.c.id, payloads.c.id < old, ~_is_there(payloads.c.id))
+        pruned += self._forget(connection, keys, keys.c.ref, keys.c.ref < old, ~_is_there(keys.c.ref))
         pruned += self._forget(connection, notifications, notifications.c.id, notifications.c.id < old)
         pruned += self._forget(connection, deliveries, deliveries.c.id, deliveries.c.id < old)
         pruned += self._forget(connection, duplicates, duplicates.c.id, duplicates.c.id < old)
@@ -230,6 +231,10 @@ class Desk:
         if pending(connection):
             msg = "the database lacks migrations of this version; they are run at the start of `relay serve`"
             raise StoreUnavailableError(msg)
+
+
+def _is_there(event: ColumnElement[int]) -> ColumnElement[bool]:
+    return select(events.c.id).where(events.c.id == event).exists()
 
 
 def _depth(destination: str, numbers: dict[str, int]) -> Depth:

@@ -38,6 +38,7 @@ class Rows:
     notifications: list[tuple[Any, ...]] = field(default_factory=list)
     keys: list[tuple[Any, ...]] = field(default_factory=list)
     events: list[tuple[Any, ...]] = field(default_factory=list)
+    payloads: list[tuple[Any, ...]] = field(default_factory=list)
     duplicates: list[tuple[Any, ...]] = field(default_factory=list)
     waits: list[tuple[Any, ...]] = field(default_factory=list)
     asks: list[tuple[Any, ...]] = field(default_factory=list)
@@ -52,9 +53,8 @@ COLUMNS = {
     "bundles": ("id", "content"),
     "notifications": ("id", "delivery", "source", "notification_id", "type", "outcome", "error"),
     "keys": ("source", "key", "ref"),
-    "events": (
-        "id", "notification", "source", "destination", "event_id", "name", "state", "payload", "pieces", "due_at_ms",
-    ),
+    "events": ("id", "notification", "source", "destination", "event_id", "name", "state", "pieces", "due_at_ms"),
+    "payloads": ("id", "payload"),
     "duplicates": ("id", "notification", "source", "name", "key", "event"),
     "waits": ("source", "key", "event"),
     "asks": ("notification", "source", "due_at_ms"),
@@ -257,8 +257,9 @@ class Ledger:
         receipt.events += 1
         self.rows.events.append(
             (event, notification, source, outgoing.destination, sealed.event_id, name_of(sealed), state.value,
-             sealed.payload, pieces, due)
+             pieces, due)
         )  # fmt: skip
+        self.rows.payloads.append((event, sealed.payload))
 
     def awaited(self, source: str, sealed: Sealed) -> list[str]:
         """What the event waits for and is not known yet."""

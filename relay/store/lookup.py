@@ -19,7 +19,7 @@ from relay.store.console_schema import EVENT, term_of, terms
 from relay.store.counting import termed_up_to
 from relay.store.dialects import among, insert_into, packed
 from relay.store.ledger import FACT
-from relay.store.schema import EventState, bookmarks, duplicates, events, keys, notifications
+from relay.store.schema import EventState, bookmarks, duplicates, events, keys, notifications, payloads
 
 _PIECE = 500
 #: By so much an event may be older than its row: the provider's clock and ours differ.
@@ -30,8 +30,10 @@ _MONEY = (b'"revenue":', b'"amount":')
 
 def event_rows() -> Select[Any]:
     """A select of what `event_row` reads."""
-    return select(events, notifications.c.notification_id).outerjoin(
-        notifications, notifications.c.id == events.c.notification
+    return (
+        select(events, payloads.c.payload, notifications.c.notification_id)
+        .join(payloads, payloads.c.id == events.c.id)
+        .outerjoin(notifications, notifications.c.id == events.c.notification)
     )
 
 

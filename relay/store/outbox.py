@@ -16,7 +16,7 @@ from relay.ids import RowIds
 from relay.store.base import Batch, BatchEvent, DestinationState
 from relay.store.dialects import among, insert_into, packed
 from relay.store.pacing import Pacing
-from relay.store.schema import BatchState, EventState, batches, destinations, events
+from relay.store.schema import BatchState, EventState, batches, destinations, events, payloads
 
 
 def _listed(ids: Sequence[int]) -> dict[str, object]:
@@ -44,14 +44,15 @@ class Outbox:
             .with_for_update(skip_locked=True)
         )
         self._due_and_not_sent = self._due.where(batches.c.state != BatchState.SENDING)
+        its_payload = select(payloads.c.payload).where(payloads.c.id == events.c.id)
         self._fresh = (
-            select(events.c.id, events.c.payload)
+            select(events.c.id, its_payload.scalar_subquery())  # a join is planned badly by PostgreSQL
             .where(events.c.destination == bindparam("destination"), events.c.state == literal_column("'pending'"))
             .order_by(events.c.id)
             .limit(bindparam("limit"))
             .with_for_update(skip_locked=True)
         )
-        self._payloads = select(events.c.id, events.c.payload).where(self._among(events.c.id))
+        self._payloads = select(payloads.c.id, payloads.c.payload).where(self._among(payloads.c.id))
         self._to_batch = (
             update(events)
             .where(self._among(events.c.id))

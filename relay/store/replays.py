@@ -22,7 +22,18 @@ from relay.store import asks, lookup
 from relay.store.base import Arrival, Mapped, Outgoing, Receipt
 from relay.store.bodies import headers_and_body, unpack_all
 from relay.store.ledger import FACT, NOTIFICATION, Ledger, name_of
-from relay.store.schema import KEPT, EventState, Outcome, bundles, deliveries, duplicates, events, keys, notifications
+from relay.store.schema import (
+    KEPT,
+    EventState,
+    Outcome,
+    bundles,
+    deliveries,
+    duplicates,
+    events,
+    keys,
+    notifications,
+    payloads,
+)
 from relay.vault import Vault, VaultError
 
 T = TypeVar("T")
@@ -278,7 +289,8 @@ class Replays:
 
 def _stored(connection: Connection, notification: int) -> list[_Stored]:
     found = []
-    for row in connection.execute(select(events).where(events.c.notification == notification).order_by(events.c.id)):
+    its = lookup.event_rows().where(events.c.notification == notification).order_by(events.c.id)
+    for row in connection.execute(its):
         if row.pieces is not None:
             once = set(load_waiting(row.pieces).once)
         else:
@@ -318,13 +330,17 @@ def _flat(event: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def _correct(connection: Connection, was: _Stored, sealed: Sealed, payload: bytes) -> bool:
     """Put it right, where it has not left meanwhile; a dead letter goes again."""
-    values: dict[str, Any] = {"payload": payload, "name": name_of(sealed)}
+    values: dict[str, Any] = {"name": name_of(sealed)}
     if was.row.state == EventState.WAITING:
-        values |= {"payload": sealed.payload, "pieces": dump_waiting(sealed)}
+        payload = sealed.payload
+        values |= {"pieces": dump_waiting(sealed)}
     elif was.row.state == EventState.DEAD:
         values |= {"state": EventState.PENDING.value, "reason": None, "settled_at_ms": None}
     still = update(events).where(events.c.id == was.row.id, events.c.state == was.row.state)
-    return bool(connection.execute(still.values(values)).rowcount)
+    if not connection.execute(still.values(values)).rowcount:
+        return False
+    connection.execute(update(payloads).where(payloads.c.id == was.row.id).values(payload=payload))
+    return True
 
 
 def _difference(

@@ -13,6 +13,9 @@ claims it, and ends as `sent` or `dead`:
     waiting ──▶ pending ──▶ batched ──▶ sent        (or gone, where its fact was told meanwhile: a duplicate)
                    ▲           └─────▶ dead ──▶ (sent again by hand) pending
 
+What goes out of it is in **payloads**, under the same id: an event's row is written again at each of these steps, its
+payload is not.
+
 A **batch** is fixed before its first byte leaves, so that a retry is the same batch with the same idempotency key:
 
     sending ──▶ done                    accepted, refused, or replaced by its two halves
@@ -165,7 +168,6 @@ events = Table(
     Column("event_id", Text, nullable=False),
     Column("name", Text, nullable=False),
     Column("state", Text, nullable=False),
-    Column("payload", LargeBinary, nullable=False),  # the JSON that goes out; no personal data
     Column("pieces", LargeBinary),  # what is needed to complete a waiting event
     Column("due_at_ms", BigInteger),  # waiting: the deadline
     Column("batch", BigInteger),  # the last batch that carried it
@@ -181,6 +183,13 @@ Index("events_waiting", events.c.due_at_ms, sqlite_where=_WAITING)
 Index("events_dead", events.c.id, sqlite_where=_DEAD)
 _DOUBTED = events.c.doubts > 0
 Index("events_doubted", events.c.destination, sqlite_where=_DOUBTED)
+
+payloads = Table(
+    "payloads",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=False),  # the event's
+    Column("payload", LargeBinary, nullable=False),  # the JSON that goes out; no personal data
+)
 
 duplicates = Table(
     "duplicates",

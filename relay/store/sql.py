@@ -45,7 +45,7 @@ from relay.store.outbox import Outbox
 from relay.store.pacing import Pace, Pacing
 from relay.store.rejected import Ring
 from relay.store.replays import Replays
-from relay.store.schema import EventState, Outcome, events, waits
+from relay.store.schema import EventState, Outcome, events, payloads, waits
 from relay.store.turns import Turns
 from relay.store.writer import Writer, is_outage
 from relay.vault import Vault
@@ -132,8 +132,7 @@ class SqlStore:
     async def unbox(self, found: Sequence[Inboxed], arrivals: Sequence[Arrival]) -> list[Receipt]:
         if not found:
             return []
-        wanted = Wanted.of(arrivals)  # before the transaction begins: others may wait for its end
-        write = partial(self._unbox, wanted=wanted)
+        write = partial(self._unbox, wanted=Wanted.of(arrivals))  # found out before others have to wait for us
         return await self._inbox.unbox(found, arrivals, write=write, writer=self._writer)
 
     def _unbox(self, connection: Connection, arrivals: Sequence[Arrival], wanted: Wanted) -> list[Receipt]:
@@ -200,14 +199,15 @@ class SqlStore:
         self._statements.insert(connection, ledger.rows)
         connection.execute(delete(waits).where(waits.c.event == event, waits.c.source == row.source))
         if done is None:
-            connection.execute(delete(events).where(events.c.id == event))
+            for table in (events, payloads):
+                connection.execute(delete(table).where(table.c.id == event))
             return set()
         connection.execute(
             update(events)
             .where(events.c.id == event)
-            .values(state=EventState.PENDING.value, payload=done.payload, name=done.event.event_name, pieces=None,
-                    due_at_ms=None)
-        )  # fmt: skip
+            .values(state=EventState.PENDING.value, name=done.event.event_name, pieces=None, due_at_ms=None)
+        )
+        connection.execute(update(payloads).where(payloads.c.id == event).values(payload=done.payload))
         return {str(row.destination)}
 
     def _release_overdue(self, connection: Connection) -> set[str]:
