@@ -336,7 +336,8 @@ def create_app(settings: Settings, providers: Mapping[str, Provider], *, clock: 
     return with_routes(lifespan)
 
 
-def create_receiving_app(
+def let_receive(
+    app: RelayApp,
     settings: Settings,
     providers: Mapping[str, Provider],
     *,
@@ -345,8 +346,8 @@ def create_receiving_app(
     wake: Callable[[], None],
     wake_forwarding: Callable[[], None],
     clock: Clock = unix_ms,
-) -> RelayApp:
-    """The same for one of several processes that receive, beside another one that does the rest."""
+) -> None:
+    """Make an app of `with_routes` one of several processes that receive, beside another one that does the rest."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app: RelayApp) -> AsyncIterator[None]:
@@ -365,11 +366,11 @@ def create_receiving_app(
                 calm_the_collector()
                 yield
 
-    return with_routes(lifespan)
+    app.router.lifespan_context = lifespan
 
 
-def with_routes(lifespan: Callable[[RelayApp], AbstractAsyncContextManager[None]]) -> RelayApp:
-    """An app with this lifespan, and all paths but the hot ones."""
+def with_routes(lifespan: Callable[[RelayApp], AbstractAsyncContextManager[None]] | None = None) -> RelayApp:
+    """An app with this lifespan, if it has one already, and all paths but the hot ones."""
     app = RelayApp(title="Relay", description=_ABOUT, version=__version__, lifespan=lifespan, redoc_url=None,
                    telemetry=_NO_TELEMETRY)  # fmt: skip
     add_webhooks(app, PREFIX)

@@ -57,9 +57,7 @@ class Certificates:
         """
         self._clock = clock
         self._patience_s = patience_s
-        self._http = httpx.AsyncClient(
-            transport=transport, timeout=patience_s, follow_redirects=False, verify=trusted()
-        )
+        self._transport = transport
         self._kept: OrderedDict[str, bytes] = OrderedDict(given or {})
         for pem in self._kept.values():
             check_certificate(pem)
@@ -85,10 +83,11 @@ class Certificates:
         return await asyncio.shield(call)  # one delivery that goes away does not take the certificate from the others
 
     async def close(self) -> None:
-        """End calls under way and close connections."""
-        for call in self._calls.values():
+        """End calls under way."""
+        calls = list(self._calls.values())
+        for call in calls:
             call.cancel()
-        await self._http.aclose()
+        await asyncio.gather(*calls, return_exceptions=True)
 
     def _refusal(self, url: str) -> str | None:
         now_ms = self._clock()
@@ -117,7 +116,11 @@ class Certificates:
         return Known()
 
     async def _get(self, url: str) -> bytes:
-        async with self._http.stream("GET", url) as response:
+        # a client for this one call: it is made once in months, and most relays never make it
+        client = httpx.AsyncClient(
+            transport=self._transport, timeout=self._patience_s, follow_redirects=False, verify=trusted()
+        )
+        async with client, client.stream("GET", url) as response:
             if response.status_code != httpx.codes.OK:
                 msg = f"the answer was {response.status_code}"
                 raise ValueError(msg)

@@ -39,7 +39,7 @@ _ASK_EVERY_MS = 5_000
 _PEAK = 500
 _UNCOUNTED_MS = 30_000
 #: Pieces that are counted in one go.
-_COUNTED_AT_ONCE = 5
+_COUNTED_AT_ONCE = 10
 #: A pause between two pieces of a prune, so that it never hinders receiving.
 _BREATH_S = 0.02
 

@@ -34,6 +34,7 @@ from relay.store import prepare, sqlite_path
 from relay.store.base import StoreUnavailableError
 from relay.supervising import ChildError, Line, Role, Supervisor
 from relay.terminal import run
+from relay.trust import trusted
 
 log = structlog.get_logger("relay")
 
@@ -73,6 +74,8 @@ class _Relay:
 
     settings: Settings
     providers: Mapping[str, Provider]
+    #: What is made of it in the workers is their own; to make it in each of them would take more memory than it has.
+    app: parts_of.RelayApp
     #: One a worker; the parent keeps them all, so that whoever connects while a worker is replaced waits for the next.
     listeners: Sequence[socket.socket]
     bell: Bell
@@ -97,8 +100,8 @@ def serve_until_signal(
             parts_of.open_vault(settings)  # makes the key file, so that all of them find it
             _prepare_apart(settings.database_url.get_secret_value())
             relay = _Relay(
-                settings=settings, providers=providers, listeners=listeners, bell=Bell(), outbox_bell=Bell(),
-                folder=stack.enter_context(_counting(database)), leader=os.getpid(),
+                settings=settings, providers=providers, app=parts_of.with_routes(), listeners=listeners, bell=Bell(),
+                outbox_bell=Bell(), folder=stack.enter_context(_counting(database)), leader=os.getpid(),
             )  # fmt: skip
             _supervise(relay, started)
     except StartError as error:
@@ -152,11 +155,13 @@ def _prepare_apart(url: str) -> None:
 
 
 def _load_all(relay: _Relay) -> None:
-    """Import what the children would import when they begin: loaded once, it is in memory once."""
-    for name in ("uvloop", "uvicorn.lifespan.on", "uvicorn.protocols.http.httptools_impl", "httpcore"):
+    """Import and make what the children would when they begin: loaded once, it is in memory once."""
+    libraries = ("uvloop", "uvicorn.lifespan.on", "uvicorn.protocols.http.httptools_impl", "httpcore")
+    for name in (*libraries, "relay.store.inbox", "relay.store.sqlite"):
         importlib.import_module(name)
     for source in relay.settings.sources.values():
         warm_up(relay.providers[source.provider].verifier, source.secrets)
+    trusted()
 
 
 @contextlib.contextmanager
@@ -188,7 +193,8 @@ def _receive(relay: _Relay, number: int, line: Line) -> None:
     """Take webhooks from the shared socket until SIGTERM, and finish what is in flight."""
     listener = relay.listeners[number - 1]
     _close_all_but(listener, relay)
-    app = parts_of.create_receiving_app(
+    parts_of.let_receive(
+        relay.app,
         relay.settings,
         relay.providers,
         metrics=_metrics(relay, f"worker-{number}"),
@@ -199,7 +205,7 @@ def _receive(relay: _Relay, number: int, line: Line) -> None:
     try:
         run(
             process.serve_app(
-                app, relay.settings, started=lambda _served: line.ready(), listener=listener,
+                relay.app, relay.settings, started=lambda _served: line.ready(), listener=listener,
                 signals=[signal.SIGTERM],
             )
         )  # fmt: skip

@@ -30,7 +30,7 @@ MICROS = 1_000_000
 #: A number of the table stays below this, whatever senders claim to have earned: two of them still fit into 64 bits.
 _MOST = 4 * 10**18
 
-_PIECE = 1000
+_PIECE = 500
 #: The most that is read for what is not counted yet.
 _TAIL = 20_000
 #: Rows younger than this are left for the next time.

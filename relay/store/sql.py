@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TypeVar
 
 import structlog
@@ -87,7 +87,6 @@ class SqlStore:
         self._hold = hold
         self._ids = ids
         self._pacing = Pacing(pace or Pace(), clock=clock)
-        self._outbox = Outbox(dialect=dialect, ids=self._ids, clock=clock, pacing=self._pacing)
         self._desk = Desk(dialect=dialect, vault=vault)
         self._reading = reading
         self._readers = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
@@ -100,6 +99,11 @@ class SqlStore:
         )
         self.rejected = Ring(write=self._writer.run, read=self._read, vault=vault, ids=ids, clock=clock)
         self.replays = Replays(self._read, self._writer.run, ledger=self._ledger, insert=self._write, vault=vault)
+
+    @cached_property
+    def _outbox(self) -> Outbox:
+        """Made when it is needed: a process that only receives does without its statements."""
+        return Outbox(dialect=self._dialect, ids=self._ids, clock=self._clock, pacing=self._pacing)
 
     # --- receiving ---
 
@@ -324,14 +328,9 @@ class SqlStore:
 
     async def prune(self, *, bodies_before_ms: int, keys_before_ms: int) -> int:
         desk = partial(self._desk.prune, bodies_before_ms=bodies_before_ms, keys_before_ms=keys_before_ms)
-        return await self._writer.run(
-            lambda connection: (
-                desk(connection)
-                + self.intake.forget(connection)
-                + self.console.forget(connection, before_ms=keys_before_ms)
-                + self.rejected.forget(connection)
-            )
-        )
+        console = partial(self.console.forget, before_ms=keys_before_ms)
+        each = (desk, self.intake.forget, console, self.rejected.forget)
+        return await self._writer.run(lambda connection: sum(forget(connection) for forget in each))
 
     async def depths(self) -> Sequence[Depth]:
         return await self._read(self._desk.depths)

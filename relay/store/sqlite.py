@@ -46,7 +46,7 @@ def open_engine(path: Path, *, reading: bool = False) -> Engine:
         connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA cache_size = -500")
+        connection.execute("PRAGMA cache_size = -256")
         connection.execute("PRAGMA temp_store = MEMORY")
 
     def on_begin(connection: Connection) -> None:
