@@ -108,9 +108,10 @@ _COLUMNS = {
     "notifications": ("id", "delivery", "source", "notification_id", "type", "outcome", "error", "repeats"),
     "keys": ("source", "key", "ref"),
     "events": (
-        "id", "notification", "source", "destination", "event_id", "name", "state", "payload", "pieces", "due_at_ms",
+        "id", "notification", "source", "destination", "event_id", "name", "state", "pieces", "due_at_ms",
         "batch", "doubts", "settled_at_ms", "reason",
     ),
+    "payloads": ("id", "payload"),
     "duplicates": ("id", "notification", "source", "name", "key", "event"),
     "batches": (
         "id", "destination", "state", "idempotency_key", "events", "size", "oldest", "attempts", "due_at_ms", "doubts",
@@ -222,9 +223,10 @@ class _Crowd:
         done = state in {"sent", "dead"}
         pieces = _pieces(event_id, order, payload) if state == "waiting" else None
         rows["events"].append((
-            first + 2, first + 1, source, self._destination, event_id, "purchase", state, payload, pieces,
+            first + 2, first + 1, source, self._destination, event_id, "purchase", state, pieces,
             None if done else (first >> 21) + 400 * DAY, None, doubts, (first >> 21) + 900 if done else None, reason,
         ))  # fmt: skip
+        rows["payloads"].append((first + 2, payload))
         rows["keys"].append((source, f"f:payment:{order}", first + 2))
         self._last_event = first + 2
         if self._i < self._n * 0.6:
